@@ -1,0 +1,6 @@
+"""The passes of qcompiler: one pass, or one family of rewrites, a file."""
+
+if __name__ != "qcompiler.passes":
+    raise ImportError(
+        f"import this package as qcompiler.passes, not as {__name__}: a second copy would have its own classes"
+    )

@@ -1,0 +1,6 @@
+"""What runs a compiled graph: reference executor, lowering, planner, kernels, interpreter and session."""
+
+if __name__ != "qcompiler.runtime":
+    raise ImportError(
+        f"import this package as qcompiler.runtime, not as {__name__}: a second copy would have its own classes"
+    )
