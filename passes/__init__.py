@@ -2,5 +2,5 @@
 
 if __name__ != "qcompiler.passes":
     raise ImportError(
-        f"import this package as qcompiler.passes, not as {__name__}: a second copy would have its own classes"
+        f"import this package as qcompiler.passes, not as {__name__}: a second copy has classes of its own"
     )
