@@ -1,0 +1,1 @@
+"""qcompiler: an ahead-of-time compiler from ONNX to integer-only programs."""

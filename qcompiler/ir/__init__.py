@@ -1,0 +1,28 @@
+"""The intermediate representation: types, ops, graphs, stages, text form.
+
+Light to import: NumPy only.
+"""
+
+from qcompiler.ir import ops
+from qcompiler.ir.graph import Graph, Node, Value
+from qcompiler.ir.op import Op, Quantization, Stage, op_class, op_classes, register_op
+from qcompiler.ir.types import AnyArray, Dim, DType, QuantParams, Shape, TensorType
+
+__all__ = [
+    "AnyArray",
+    "DType",
+    "Dim",
+    "Graph",
+    "Node",
+    "Op",
+    "QuantParams",
+    "Quantization",
+    "Shape",
+    "Stage",
+    "TensorType",
+    "Value",
+    "op_class",
+    "op_classes",
+    "ops",
+    "register_op",
+]

@@ -1,0 +1,94 @@
+"""Convolution and fully connected layers on real numbers."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from qcompiler.errors import VerifyError
+from qcompiler.ir.op import Op, Operands, Quantization, register_op
+from qcompiler.ir.ops.shapes import broadcast_shapes, spatial_output, static_dim
+from qcompiler.ir.types import Dim, TensorType, format_shape
+
+Clamp = tuple[float, float] | None
+
+
+@register_op
+@dataclass(frozen=True)
+class Conv(Op):
+    """N-d convolution, NC(spatial) activations, weight [cout, cin/group, kernel...], ONNX `Conv`.
+
+    `pads` is begin of every spatial axis, then end of every spatial axis. `clamp` is a fused activation
+    ``min(max(y, lo), hi)``, lo and hi possibly infinite.
+    """
+
+    name: ClassVar[str] = "conv"
+    signature: ClassVar[str] = "x weight bias?"
+    quantization: ClassVar[Quantization] = Quantization.ACCUMULATES
+    fixes_dtype: ClassVar[bool] = False
+
+    strides: tuple[int, ...]
+    pads: tuple[int, ...]
+    dilations: tuple[int, ...]
+    group: int = 1
+    clamp: Clamp = None
+
+    def infer(self, operands: Operands) -> tuple[TensorType, ...]:
+        x, weight = operands[0], operands[1]
+        if x.rank < 3 or weight.rank != x.rank:
+            raise VerifyError(f"input {format_shape(x.shape)} and weight {format_shape(weight.shape)} differ in rank")
+        cin = static_dim(x.shape[1], "the channel axis")
+        cout, per_group, *kernel = (static_dim(d, "a weight axis") for d in weight.shape)
+        if self.group < 1 or cin != per_group * self.group:
+            raise VerifyError(
+                f"group={self.group} with {per_group} weight channels each needs {per_group * self.group} input "
+                f"channels, the input has {cin}"
+            )
+        if cout % self.group:
+            raise VerifyError(f"group={self.group} does not divide {cout} output channels")
+        check_bias(operands, 2, cout)
+        spatial = spatial_output(x.shape[2:], kernel, self.strides, self.dilations, self.pads)
+        return (TensorType(x.dtype, (x.shape[0], cout, *spatial)),)
+
+
+@register_op
+@dataclass(frozen=True)
+class Gemm(Op):
+    """Fully connected: ``y[..., m] = sum_k x[..., k] · weight[m, k] + bias[m]``, weight [out, in], then `clamp`."""
+
+    name: ClassVar[str] = "gemm"
+    signature: ClassVar[str] = "x weight bias?"
+    quantization: ClassVar[Quantization] = Quantization.ACCUMULATES
+    fixes_dtype: ClassVar[bool] = False
+
+    clamp: Clamp = None
+
+    def infer(self, operands: Operands) -> tuple[TensorType, ...]:
+        x, weight = operands[0], operands[1]
+        if x.rank < 1 or weight.rank != 2 or x.shape[-1] != weight.shape[1]:
+            raise VerifyError(
+                f"input {format_shape(x.shape)} does not go with weight [out,in] {format_shape(weight.shape)}"
+            )
+        check_bias(operands, 2, weight.shape[0])
+        return (TensorType(x.dtype, (*x.shape[:-1], weight.shape[0])),)
+
+
+@register_op
+@dataclass(frozen=True)
+class MatMul(Op):
+    """Product of the last two axes, the others broadcast (ONNX `MatMul`); constant right operands become `gemm`."""
+
+    name: ClassVar[str] = "matmul"
+    signature: ClassVar[str] = "a b"
+    fixes_dtype: ClassVar[bool] = False
+
+    def infer(self, operands: Operands) -> tuple[TensorType, ...]:
+        a, b = operands[0], operands[1]
+        if a.rank < 2 or b.rank < 2 or a.shape[-1] != b.shape[-2]:
+            raise VerifyError(f"shapes {format_shape(a.shape)} and {format_shape(b.shape)} do not multiply")
+        batch = broadcast_shapes(a.shape[:-2], b.shape[:-2])
+        return (TensorType(a.dtype, (*batch, a.shape[-2], b.shape[-1])),)
+
+
+def check_bias(operands: Operands, index: int, channels: Dim) -> None:
+    """Raise VerifyError unless the operand `index`, if there, is a vector of `channels`."""
+    if len(operands) > index and operands[index].shape != (channels,):
+        raise VerifyError(f"operand {index} has shape {format_shape(operands[index].shape)}, expected [{channels}]")
