@@ -44,8 +44,8 @@ class Buffer:
     """One SSA tensor, written once, or a view of another one's bytes.
 
     A view (`parent` is set) has no storage of its own: it is the `nbytes` bytes of `parent` from byte
-    `offset`, under its own dtype and shape. Reshapes are views of the whole; a Concat that is written in place
-    gives each of its operands a view of the result.
+    `offset`, under its own dtype and shape. Reshapes are views of the whole; a Concat that is written in
+    place gives each of its operands a view of the result.
 
     Attributes:
         id: position in `Program.buffers`.
@@ -98,11 +98,11 @@ class Instruction:
             kernel's `words`, in any order.
         writes: words whose buffers the kernel writes.
         scratch: words whose buffers are the kernel's own for the duration of this instruction; contents
-            undefined before and after. All shares see the same scratch buffer: it needs room for each of them,
-            and there are never more of them than `shares`.
-        overwrites: written word -> read word whose memory it may take over if the latter's value is not needed
-            afterwards. The kernel promises that each share reads only those bytes of the one that it itself
-            writes of the other, at the same byte positions, and reads an element before writing it.
+            undefined before and after. All shares see the same scratch buffer: it needs room for each of
+            them, and there are never more of them than `shares`.
+        overwrites: written word -> read word whose memory it may take over if the latter's value is not
+            needed afterwards. The kernel promises that each share reads only those bytes of the one that it
+            itself writes of the other, at the same byte positions, and reads an element before writing it.
         shares: the most shares that the work is cut into (1: not divisible). The kernel is called with
             `share` in 0..n-1 for one n in 1..shares.
         cost: predicted nanoseconds on one thread; decides whether helper threads are woken and how finely the
@@ -168,7 +168,7 @@ class Program:
     Attributes:
         buffers: all buffers; `buffers[i].id == i`.
         constants: buffer id -> C-contiguous array that starts at a multiple of `ALIGNMENT`.
-        inputs: ports in the order of `Plan.run`'s arguments; their buffers are no views and are never written.
+        inputs: ports in the order of `Plan.run`'s arguments; their buffers are no views and are only read.
         outputs: ports in the order of `Plan.run`'s results. A port may name any buffer; where it covers its
             root it is written in the returned array directly, else it is copied at the end of the call.
     """

@@ -42,7 +42,7 @@ class ProgramBuilder:
         self._outputs.append(Port(name, buffer))
 
     def tensor(self, name: str, dtype: DType, shape: Sequence[int], *, nbytes: int | None = None) -> Buffer:
-        """A tensor that some instruction will write, or a scratch buffer; `nbytes` where padding is wanted."""
+        """A tensor that some instruction will write, or a scratch buffer; `nbytes` where it is padded."""
         size = dense_bytes(dtype, shape) if nbytes is None else nbytes
         return self._add(Buffer(len(self._buffers), name, dtype, tuple(shape), size))
 
@@ -80,7 +80,7 @@ class ProgramBuilder:
             nbytes = parent.nbytes if whole else dense
         if offset < 0 or offset + nbytes > parent.nbytes:
             raise InternalError(
-                f"view {name!r} of {parent.name!r}: bytes {offset}..{offset + nbytes} are outside {parent.nbytes}"
+                f"view {name!r}: bytes {offset}..{offset + nbytes} of {parent.name!r} ({parent.nbytes} bytes)"
             )
         return self._add(Buffer(len(self._buffers), name, view_type, tuple(shape), nbytes, parent, offset))
 
