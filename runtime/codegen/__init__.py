@@ -1,0 +1,1 @@
+"""Emission of vector code as LLVM IR: exact dot-product primitives and the tiles built on them."""

@@ -1,0 +1,101 @@
+"""Which dot-product primitive the kernels are generated for, and what the JIT's target can execute.
+
+`QCOMPILER_ISA` picks the primitive; the default is the best one that the target has. The target is the host
+CPU unless `NUMBA_CPU_NAME` and `NUMBA_CPU_FEATURES` say otherwise. LLVM aborts the process on an instruction
+that its target lacks, so an illegal choice is refused here.
+"""
+
+import os
+import platform
+from dataclasses import dataclass
+from functools import cache
+
+from llvmlite import binding
+from numba.core import config
+
+from qcompiler.errors import UsageError
+
+ENVIRONMENT_VARIABLE = "QCOMPILER_ISA"
+
+REQUIREMENTS: dict[str, tuple[frozenset[str], ...]] = {
+    # best first; one of the sets of LLVM feature names must be there
+    "vnni512": (frozenset({"avx512f", "avx512bw", "avx512vnni"}),),
+    "vnni256": (frozenset({"avx2", "avxvnni"}), frozenset({"avx512f", "avx512bw", "avx512vl", "avx512vnni"})),
+    "avx512": (frozenset({"avx512f", "avx512bw"}),),
+    "avx2": (frozenset({"avx2"}),),
+    "generic": (frozenset(),),
+}
+
+_AVX2 = frozenset({"avx2"})
+_AVX512 = _AVX2 | {"avx512f", "avx512bw", "avx512vl"}
+_VNNI = _AVX512 | {"avx512vnni"}
+_CPU_FEATURES: dict[str, frozenset[str]] = {
+    # x86-64 CPU names of LLVM; a name that is not here is taken to have nothing beyond the baseline
+    **dict.fromkeys(
+        ("generic", "x86-64", "x86-64-v2", "nehalem", "sandybridge", "ivybridge"), frozenset[str]()
+    ),
+    **dict.fromkeys(("haswell", "broadwell", "skylake", "x86-64-v3", "znver1", "znver2", "znver3"), _AVX2),
+    **dict.fromkeys(("skylake-avx512", "cannonlake", "x86-64-v4"), _AVX512),
+    **dict.fromkeys(("cascadelake", "cooperlake", "icelake-client", "icelake-server"), _VNNI),
+    **dict.fromkeys(("tigerlake", "rocketlake", "znver4"), _VNNI),
+    **dict.fromkeys(("sapphirerapids", "emeraldrapids", "graniterapids", "znver5"), _VNNI | {"avxvnni"}),
+    **dict.fromkeys(("alderlake", "raptorlake", "meteorlake", "sierraforest"), _AVX2 | {"avxvnni"}),
+}
+
+
+@dataclass(frozen=True)
+class Target:
+    """The CPU that Numba generates code for, as LLVM names it, and those of its features that matter here."""
+
+    cpu: str
+    features: frozenset[str]
+
+    def supports(self, isa: str) -> bool:
+        """Whether every instruction of the primitive `isa` is legal here."""
+        return any(needed <= self.features for needed in REQUIREMENTS[isa])
+
+
+@cache
+def target() -> Target:
+    """The target of this process's JIT. Numba fixes it when it first compiles, so it is read once."""
+    name: str | None = vars(config)["CPU_NAME"]
+    flags: str | None = vars(config)["CPU_FEATURES"]
+    if flags is None:  # Numba then uses the host's features even under another CPU's name
+        flags = str(binding.get_host_cpu_features().flatten())
+        features: frozenset[str] = frozenset()
+    else:
+        features = _CPU_FEATURES.get(name or binding.get_host_cpu_name(), frozenset())
+    flags_set = [flag for flag in flags.split(",") if flag]
+    features |= {flag[1:] for flag in flags_set if flag.startswith("+")}
+    features -= {flag[1:] for flag in flags_set if flag.startswith("-")}
+    return Target(name or binding.get_host_cpu_name(), features)
+
+
+def available() -> tuple[str, ...]:
+    """Primitives that the target can run, best first."""
+    return tuple(isa for isa in REQUIREMENTS if target().supports(isa))
+
+
+def current() -> str:
+    """The primitive in use: `QCOMPILER_ISA` if set, else the best that the target has.
+
+    Raises:
+        UsageError: `QCOMPILER_ISA` is not the name of a primitive, or the target cannot run it.
+    """
+    wanted = os.environ.get(ENVIRONMENT_VARIABLE, "")
+    if not wanted:
+        return available()[0]
+    if wanted not in REQUIREMENTS:
+        raise UsageError(
+            f"{ENVIRONMENT_VARIABLE}={wanted!r} is unknown; choose one of {', '.join(REQUIREMENTS)}"
+        )
+    if not target().supports(wanted):
+        raise UsageError(
+            f"{ENVIRONMENT_VARIABLE}={wanted}: the JIT target {target().cpu!r} ({platform.machine()}) lacks "
+            f"{_missing(wanted)}; unset it or choose one of {', '.join(available())}"
+        )
+    return wanted
+
+
+def _missing(isa: str) -> str:
+    return " or ".join(", ".join(sorted(needed - target().features)) for needed in REQUIREMENTS[isa])

@@ -1,0 +1,1 @@
+"""The kernels that programs are made of: registry, compilation, cache, and one module for each family."""

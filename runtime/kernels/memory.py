@@ -1,0 +1,74 @@
+"""Typed loads and stores at raw addresses, for kernels.
+
+All take a base address (int64) and an index in elements. Integers are widened to int64 on load and truncated
+on store, because Numba's arithmetic is int64 anyway; float32 stays float32. The address goes through one
+`getelementptr` from a base, which is the form that LLVM's vectorizer understands.
+
+    x = load_u8(a, i)         # int64
+    store_u8(out, i, x)       # low 8 bits
+    base = load_s64(operands, 3)
+"""
+
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+
+from qcompiler.runtime.codegen.intrinsics import emitted
+
+_I1, _I8, _I16, _I32, _I64, _F32 = (*map(ir.IntType, (1, 8, 16, 32, 64)), ir.FloatType())
+
+
+def _element(builder: ir.IRBuilder, base: ir.Value, index: ir.Value, element: ir.Type) -> ir.Value:
+    return builder.gep(builder.inttoptr(base, element.as_pointer()), [index], source_etype=element)
+
+
+def _make_load(element: ir.Type, *, signed: bool = True) -> Any:  # noqa: ANN401 - a Numba intrinsic
+    bits = 32 if element == _F32 else element.width
+
+    @emitted(types.float32 if element == _F32 else types.int64, types.int64, types.int64)
+    def load(builder: ir.IRBuilder, base: ir.Value, index: ir.Value) -> ir.Value:
+        value = builder.load(_element(builder, base, index, element), typ=element)
+        value.align = bits // 8
+        if element in (_I64, _F32):
+            return value
+        return builder.sext(value, _I64) if signed else builder.zext(value, _I64)
+
+    return load
+
+
+def _make_store(element: ir.Type) -> Any:  # noqa: ANN401 - a Numba intrinsic
+    bits = 32 if element == _F32 else element.width
+
+    @emitted(types.void, types.int64, types.int64, types.float32 if element == _F32 else types.int64)
+    def store(builder: ir.IRBuilder, base: ir.Value, index: ir.Value, value: ir.Value) -> None:
+        if element not in (_I64, _F32):
+            value = builder.trunc(value, element)
+        builder.store(value, _element(builder, base, index, element), align=bits // 8)
+
+    return store
+
+
+load_u8, load_s8 = _make_load(_I8, signed=False), _make_load(_I8)
+load_s16, load_s32, load_s64, load_f32 = map(_make_load, (_I16, _I32, _I64, _F32))
+store_u8, store_s16, store_s32, store_s64, store_f32 = map(_make_store, (_I8, _I16, _I32, _I64, _F32))
+store_s8 = store_u8  # both are the low 8 bits
+
+
+@emitted(types.void, types.int64, types.int64, types.int64)
+def copy_bytes(builder: ir.IRBuilder, target: ir.Value, source: ir.Value, count: ir.Value) -> None:
+    """Copy `count` bytes between ranges that do not overlap."""
+    pointer = _I8.as_pointer()
+    memcpy = builder.module.declare_intrinsic("llvm.memcpy", [pointer, pointer, _I64])
+    ends = [builder.inttoptr(address, pointer) for address in (target, source)]
+    builder.call(memcpy, [*ends, count, ir.Constant(_I1, 0)])
+
+
+@emitted(types.void, types.int64, types.int64, types.int64)
+def fill_bytes(builder: ir.IRBuilder, target: ir.Value, value: ir.Value, count: ir.Value) -> None:
+    """Set `count` bytes to the low 8 bits of `value`."""
+    pointer = _I8.as_pointer()
+    memset = builder.module.declare_intrinsic("llvm.memset", [pointer, _I64])
+    builder.call(
+        memset, [builder.inttoptr(target, pointer), builder.trunc(value, _I8), count, ir.Constant(_I1, 0)]
+    )

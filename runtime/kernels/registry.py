@@ -1,0 +1,183 @@
+"""Registry and lazy compilation of kernels.
+
+A kernel is a module-level function `def name(operands, share, shares)` of three int64:
+
+- `operands`: address of its int64 words, absolute addresses for buffers and plain integers for the rest;
+- `share`, `shares`: it does the `share`-th of `shares` parts of the work, which together are all of it, for
+  any `shares` >= 1, even more than there is work.
+
+It must not allocate, raise or check anything: what it is given has been verified. `@kernel` only notes it; it
+is compiled, or read from the cache, when its address is first needed.
+"""
+
+import threading
+from collections.abc import Callable, Iterable
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Protocol
+
+import numba
+from numba import types
+from numba.core import config
+from numba.core.ccallback import CFunc
+
+from qcompiler.errors import InternalError, PluginError, UsageError
+from qcompiler.runtime import isa
+from qcompiler.runtime.kernels.cache import kernel_directory
+
+KernelFunction = Callable[[int, int, int], None]
+
+_SIGNATURE = types.void(types.int64, types.int64, types.int64)
+_configuration = vars(config)
+
+_registry: dict[str, "Kernel"] = {}
+_compile_lock = threading.RLock()  # Numba's configuration is process-wide
+_emitted_isa: ContextVar[str] = ContextVar("emitted_isa")
+
+
+class Progress(Protocol):
+    """Told before each kernel that has to be compiled because no cache has it."""
+
+    def __call__(self, name: str, done: int, total: int) -> None: ...
+
+
+@dataclass(frozen=True, eq=False)
+class Kernel:
+    """A registered kernel.
+
+    Attributes:
+        name: unique; programs refer to it.
+        words: names of its operand words, in order.
+        function: the Python function, callable on raw addresses only once compiled.
+    """
+
+    name: str
+    words: tuple[str, ...]
+    function: KernelFunction
+    _compiled: dict[str, CFunc] = field(default_factory=dict, repr=False)
+
+    @property
+    def address(self) -> int:
+        """Address of the compiled function for the current primitive; compiles on first use."""
+        return self.address_for(isa.current())
+
+    def address_for(self, isa_name: str) -> int:
+        """Address of the function compiled for one primitive, `void (int64, int64, int64)` in C."""
+        return int(self.compiled_for(isa_name).address or 0)
+
+    def compiled_for(self, isa_name: str) -> CFunc:
+        """Numba's object for one primitive, with its LLVM IR; compiles on first use."""
+        found = self._compiled.get(isa_name)
+        if found is not None:
+            return found
+        with _compile_lock:
+            if isa_name not in self._compiled:
+                self._compiled[isa_name] = self._compile(isa_name)
+            return self._compiled[isa_name]
+
+    @cached_property
+    def index_of(self) -> dict[str, int]:
+        """Word name -> position."""
+        return {word: index for index, word in enumerate(self.words)}
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether `address` needs no compilation: done already, or in the cache."""
+        isa_name = isa.current()
+        if isa_name in self._compiled:
+            return True
+        directory = self._directory(isa_name)
+        # Numba keeps an index <module>.<function>-<line>.<python>.nbi and code in numbered .nbc beside it.
+        pattern = f"*/*.{self.function.__name__}-{self.function.__code__.co_firstlineno}.*.1.nbc"
+        return directory is not None and any(directory.glob(pattern))
+
+    def _directory(self, isa_name: str) -> Path | None:
+        return kernel_directory(self.function.__module__, isa_name)
+
+    def _compile(self, isa_name: str) -> CFunc:
+        if _configuration["DISABLE_JIT"]:
+            raise UsageError(
+                "NUMBA_DISABLE_JIT is set, and compiled models run on compiled kernels only; unset it"
+            )
+        directory = self._directory(isa_name)
+        saved = _configuration["CACHE_DIR"]
+        token = _emitted_isa.set(isa_name)
+        try:
+            if directory is None:
+                return _compile(self.function, cached=False)
+            _configuration["CACHE_DIR"] = str(directory)
+            try:
+                return _compile(self.function, cached=True)
+            except OSError:  # the disk is full, or another process pruned the directory
+                return _compile(self.function, cached=False)
+        finally:
+            _configuration["CACHE_DIR"] = saved
+            _emitted_isa.reset(token)
+
+
+def _compile(function: KernelFunction, *, cached: bool) -> CFunc:
+    options: dict[str, Any] = {"boundscheck": False}  # whatever NUMBA_BOUNDSCHECK says: kernels cannot raise
+    return numba.cfunc(_SIGNATURE, cache=cached, error_model="numpy", **options)(function)
+
+
+def kernel(name: str, words: Iterable[str]) -> Callable[[KernelFunction], KernelFunction]:
+    """Register the decorated module-level function as the kernel `name`.
+
+    Raises:
+        PluginError: the name is taken, or the function is defined inside another (it would never be found in
+            the cache: a closure's key differs in every process).
+    """
+
+    def register(function: KernelFunction) -> KernelFunction:
+        taken = _registry.get(name)
+        if taken is not None:
+            raise PluginError(
+                f"kernel {name!r} is defined twice: "
+                f"in {taken.function.__module__} and in {function.__module__}"
+            )
+        if "<locals>" in function.__qualname__:
+            raise PluginError(f"kernel {name!r}: {function.__qualname__} must be a module-level function")
+        _registry[name] = Kernel(name, tuple(words), function)
+        return function
+
+    return register
+
+
+def kernel_named(name: str) -> Kernel:
+    """The kernel registered under `name`.
+
+    Raises:
+        InternalError: there is none; its module was not imported.
+    """
+    try:
+        return _registry[name]
+    except KeyError:
+        raise InternalError(
+            f"there is no kernel {name!r}; registered: {', '.join(sorted(_registry))}"
+        ) from None
+
+
+def registered_kernels() -> tuple[str, ...]:
+    """Names of all registered kernels, sorted."""
+    return tuple(sorted(_registry))
+
+
+def compile_kernels(names: Iterable[str], progress: Progress | None = None) -> dict[str, int]:
+    """Compile the named kernels, or read them from the cache, and return their addresses.
+
+    `progress(name, done, total)` is called before each compilation; not at all if everything is ready.
+    """
+    kernels = [kernel_named(name) for name in dict.fromkeys(names)]
+    missing = [k for k in kernels if not k.is_ready]
+    for done, each in enumerate(missing):
+        if progress is not None:
+            progress(each.name, done, len(missing))
+        _ = each.address
+    return {each.name: each.address for each in kernels}
+
+
+def emitted_isa() -> str:
+    """The primitive that the kernel being compiled is for; called by code generators while they emit."""
+    return _emitted_isa.get()

@@ -1,0 +1,123 @@
+import os
+import stat
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import pytest
+
+from qcompiler.runtime.kernels import cache
+
+# A kernel in a plug-in's own module: out[i] = a[i] + b[i] modulo 256.
+PLUGIN = """
+from qcompiler.runtime.kernels.memory import load_s64, load_u8, store_u8
+from qcompiler.runtime.kernels.registry import kernel
+
+
+@kernel("wrapping_add", words=("a", "b", "out", "count"))
+def wrapping_add(operands, share, shares):
+    a, b = load_s64(operands, 0), load_s64(operands, 1)
+    out, count = load_s64(operands, 2), load_s64(operands, 3)
+    for i in range(count * share // shares, count * (share + 1) // shares):
+        store_u8(out, i, load_u8(a, i) + load_u8(b, i))
+"""
+
+RUN = """
+import ctypes, sys
+import numpy as np
+import wrapping
+from qcompiler.runtime.kernels.registry import compile_kernels, kernel_named
+import numba.core.config
+
+asked = []
+address = compile_kernels(["wrapping_add"], progress=lambda *step: asked.append(step))["wrapping_add"]
+call = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * 3)(address)
+a, b = (np.arange(n, n + 300).astype(np.uint8) for n in (0, 7))
+out = np.zeros(300, np.uint8)
+words = np.array([x.ctypes.data for x in (a, b, out)] + [300], np.int64)
+for share in range(7):
+    call(words.ctypes.data, share, 7)
+kernel = kernel_named("wrapping_add")
+hits = sum(c.cache_hits for c in kernel._compiled.values())
+print(np.array_equal(out, a + b), hits, asked, repr(numba.core.config.CACHE_DIR))
+"""
+
+
+def run_plugin(folder: Path, cache_dir: Path) -> str:
+    folder.mkdir(exist_ok=True)
+    (folder / "wrapping.py").write_text(PLUGIN)
+    environment = {**os.environ, "QCOMPILER_CACHE_DIR": str(cache_dir)}
+    environment["PYTHONPATH"] = os.pathsep.join([str(folder), *filter(None, sys.path)])
+    done = subprocess.run(
+        [sys.executable, "-c", RUN], env=environment, capture_output=True, text=True, check=True
+    )
+    return done.stdout.strip()
+
+
+def test_second_process_finds_the_kernel_in_the_cache(tmp_path: Path):
+    first = run_plugin(tmp_path / "plugin", tmp_path / "cache")
+    assert first == "True 0 [('wrapping_add', 0, 1)] ''"
+    second = run_plugin(tmp_path / "plugin", tmp_path / "cache")
+    assert second == "True 1 [] ''"
+    assert stat.S_IMODE((tmp_path / "cache" / "kernels").stat().st_mode) == 0o700
+
+
+def test_hash_covers_what_a_module_imports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "qcplug").mkdir()
+    (tmp_path / "qcplug" / "__init__.py").write_text("")
+    (tmp_path / "qcplug" / "kernel.py").write_text("import os\nfrom qcplug.inner import f\n")
+    inner = tmp_path / "qcplug" / "inner.py"
+    inner.write_text("f = 1\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    before = cache.source_hash("qcplug.kernel")
+    cache.source_hash.cache_clear()
+    assert cache.source_hash("qcplug.kernel") == before
+    inner.write_text("f = 2\n")
+    cache.source_hash.cache_clear()
+    assert cache.source_hash("qcplug.kernel") != before
+
+
+def test_key_depends_on_the_primitive():
+    assert cache.environment_key("avx2") != cache.environment_key("generic")
+
+
+def test_loose_permissions_are_tightened(tmp_path: Path):
+    loose = tmp_path / "c" / "kernels"
+    loose.mkdir(parents=True)
+    loose.chmod(0o755)
+    assert cache._private_root(str(tmp_path / "c")) == loose
+    assert stat.S_IMODE(loose.stat().st_mode) == 0o700
+
+
+def test_unusable_directory_falls_back_with_one_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setattr(cache.tempfile, "tempdir", str(tmp_path))
+    with pytest.warns(RuntimeWarning, match="set QCOMPILER_CACHE_DIR"):
+        root = cache._private_root(str(tmp_path / "file"))
+    assert root is not None
+    assert root.parent == tmp_path
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert cache._private_root(str(tmp_path / "file")) == root
+
+
+def test_a_directory_of_someone_else_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(cache.os, "getuid", lambda: tmp_path.stat().st_uid + 1)
+    with pytest.raises(PermissionError, match="not a directory of this user"):
+        cache._refuse_unless_private(tmp_path)
+
+
+def test_pruning_keeps_the_recent_and_the_current(tmp_path: Path):
+    current = tmp_path / "environment" / "module-0"
+    for n in range(cache.KEPT_SOURCES + 3):
+        version = tmp_path / "environment" / f"module-{n}"
+        version.mkdir(parents=True)
+        if n:
+            os.utime(version, (n, n))
+    (tmp_path / "environment" / "other-1").mkdir()
+    os.utime(tmp_path / "environment" / "other-1", (1, 1))
+    cache._prune(tmp_path, current)
+    left = {d.name for d in (tmp_path / "environment").iterdir()}
+    newest = {f"module-{cache.KEPT_SOURCES + 2 - n}" for n in range(cache.KEPT_SOURCES - 1)}
+    assert left == {"module-0", "other-1"} | newest
