@@ -86,7 +86,7 @@ def inverted_residual(name: str, cin: int, cout: int, *, stride: int = 1) -> Blo
 
 
 def dsnet() -> list[Block]:
-    """A stem, five inverted residual blocks of which three add their input, and a pooled classifier: about 24,000 weights."""
+    """A stem, five inverted residual blocks, three of them with an add, and a head: about 24,000 weights."""
     return [
         Block("stem", nn.Sequential(*conv_bn(1, 16, 3), nn.Hardswish())),
         inverted_residual("block0", 16, 16),
@@ -166,7 +166,9 @@ class OnnxWriter:
         """Append a node and return the name of its result."""
         name = f"/{path}/{op}"
         result = f"{name}_output_0"
-        self.nodes.append(helper.make_node(op, inputs, [result], name, **attributes))
+        node = helper.make_node(op, inputs, [result], name)
+        node.attribute.extend(helper.make_attribute(key, value) for key, value in sorted(attributes.items()))
+        self.nodes.append(node)
         return result
 
     def parameters(self, path: str, layer: nn.Module, names: list[str]) -> list[str]:
