@@ -21,7 +21,7 @@ def python(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProc
 
 
 def test_package_list_matches_the_tree():
-    # Links are followed by hand because Path.rglob does not follow them before Python 3.13.
+    # The links are named because Path.rglob does not follow them.
     folders = [PACKAGE, PACKAGE / "passes", PACKAGE / "runtime"]
     sources = {source.parent for folder in folders for source in folder.rglob("*.py")}
     found = sorted(".".join(folder.relative_to(PACKAGE.parent).parts) for folder in sources)
