@@ -49,6 +49,10 @@ class AccumulatorOverflowError(QCompilerError):
     """An int32 accumulator could overflow with the actual weights and no repair was possible."""
 
 
+class MultiplierRangeError(QCompilerError):
+    """A requantization factor too large for a multiplier and a shift: scales do not fit together."""
+
+
 class ArtifactError(QCompilerError):
     """A compiled model that is truncated, altered, from another version or otherwise not to be run."""
 
