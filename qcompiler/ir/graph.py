@@ -4,13 +4,15 @@ Nodes form a doubly linked list, so inserting and erasing are O(1) and replacing
 graph of 100,000 nodes stays linear. The order of the list is always a valid execution order; the verifier checks it.
 """
 
+import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
 from qcompiler.errors import VerifyError
 from qcompiler.ir.op import Op, Operands, Stage, check_operand_count
-from qcompiler.ir.types import AnyArray, DType, QuantParams, TensorType
+from qcompiler.ir.types import AnyArray, DType, QuantParams, TensorType, format_shape
+
 
 class Value:
     """One SSA tensor: a graph input, a constant (`data` is its array) or a result of `producer`.
@@ -18,14 +20,18 @@ class Value:
     Values are made by a `Graph` only. `type` may be refined by passes; everything else changes through the graph.
     """
 
-    __slots__ = ("_uses", "data", "name", "producer", "type")
+    __slots__ = ("_digest", "_output_positions", "_uses", "data", "name", "producer", "type")
 
-    def __init__(self, name: str, value_type: TensorType, producer: "Node | None", data: AnyArray | None) -> None:
+    def __init__(
+        self, name: str, value_type: TensorType, producer: "Node | None", data: AnyArray | None
+    ) -> None:
         self.name = name
         self.type = value_type
         self.producer = producer
         self.data = data
         self._uses: dict[tuple[Node, int], None] = {}
+        self._output_positions: dict[int, None] = {}
+        self._digest: str | None = None
 
     @property
     def is_constant(self) -> bool:
@@ -45,6 +51,28 @@ class Value:
     def use_count(self) -> int:
         """Uses by nodes; being a graph output does not count."""
         return len(self._uses)
+
+    def is_used_by(self, node: "Node", index: int) -> bool:
+        """Whether the def-use chain holds the use as operand `index` of `node`."""
+        return (node, index) in self._uses
+
+    @property
+    def is_used(self) -> bool:
+        """Whether a node uses the value or a graph output is it."""
+        return bool(self._uses or self._output_positions)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256, in hexadecimal, of a constant's dtype, shape and elements (row-major, little endian).
+
+        Raises:
+            VerifyError: the value is not a constant.
+        """
+        if self.data is None:
+            raise VerifyError(f"%{self.name} is not a constant and has no content")
+        if self._digest is None:
+            self._digest = content_digest(self.type, self.data)
+        return self._digest
 
     def __repr__(self) -> str:
         return f"%{self.name}"
@@ -78,6 +106,20 @@ class Node:
         if len(self.results) != 1:
             raise VerifyError(f"node '{self.name}' ({self.op.name}) has {len(self.results)} results, not one")
         return self.results[0]
+
+    def neighbours(self, count: int) -> tuple[list["Node"], list["Node"]]:
+        """Up to `count` nodes before and after this one in execution order."""
+        before: list[Node] = []
+        node = self._previous
+        while node is not None and len(before) < count:
+            before.append(node)
+            node = node._previous
+        after: list[Node] = []
+        node = self._next
+        while node is not None and len(after) < count:
+            after.append(node)
+            node = node._next
+        return before[::-1], after
 
     @property
     def erased(self) -> bool:
@@ -169,8 +211,17 @@ class Graph:
             raise VerifyError(f"graph '{self.name}' has no node '{name}'")
         return self._node_names[name]
 
+    def get_value(self, name: str) -> Value | None:
+        """The value of that name, or None."""
+        return self._values.get(name)
+
+    def has_node(self, node: Node) -> bool:
+        """Whether `node` is one of this graph's, under its own name."""
+        return self._node_names.get(node.name) is node
+
     def is_output(self, value: Value) -> bool:
-        return any(value is output for output in self._outputs)
+        """Whether a graph output is `value`."""
+        return bool(value._output_positions)
 
     def __len__(self) -> int:
         """Number of nodes."""
@@ -201,7 +252,8 @@ class Graph:
         """Add a constant; the array is made read-only and C-contiguous. `dtype` only where NumPy has none (s4)."""
         array = np.array(data, order="C", copy=data.flags.writeable or not data.flags.c_contiguous)
         array.flags.writeable = False
-        return self._new_value(name, TensorType(dtype or DType.from_numpy(array.dtype), array.shape, quant), None, array)
+        constant_type = TensorType(dtype or DType.from_numpy(array.dtype), array.shape, quant)
+        return self._new_value(name, constant_type, None, array)
 
     def add_node(
         self,
@@ -228,13 +280,16 @@ class Graph:
         node._operands = tuple(operands)
         for index, operand in enumerate(operands):
             operand._uses[node, index] = None
-        names = result_names or [node.name if len(result_types) == 1 else f"{node.name}.{i}" for i in range(len(result_types))]
-        node.results = tuple(self._new_value(n, t, node, None) for n, t in zip(names, result_types, strict=True))
+        names = result_names or default_result_names(node.name, len(result_types))
+        node.results = tuple(
+            self._new_value(n, t, node, None) for n, t in zip(names, result_types, strict=True)
+        )
         self._link(node, before)
         return node
 
     def add_output(self, value: Value, name: str | None = None) -> None:
         """Append a graph output with a public name (default: the value's)."""
+        value._output_positions[len(self._outputs)] = None
         self._outputs.append(value)
         self._output_names.append(name or value.name)
 
@@ -247,15 +302,28 @@ class Graph:
         value._uses[node, index] = None
         node._operands = (*node._operands[:index], value, *node._operands[index + 1 :])
 
+    def set_operands(self, node: Node, operands: Sequence[Value]) -> None:
+        """Give `node` these operands instead of all of its own."""
+        for index, operand in enumerate(node._operands):
+            del operand._uses[node, index]
+        node._operands = tuple(operands)
+        for index, operand in enumerate(node._operands):
+            operand._uses[node, index] = None
+
     def replace_uses(self, old: Value, new: Value, *, except_by: Node | None = None) -> None:
-        """Let everything that uses `old`, graph outputs too, use `new`; O(uses of old + number of outputs)."""
-        for node, index in old.uses:
+        """Let everything that uses `old`, graph outputs too, use `new`; O(uses of old, operands of its users)."""
+        if new is old:
+            return
+        for node in old.users:
             if node is not except_by:
-                self.set_operand(node, index, new)
-        self._outputs = [new if output is old else output for output in self._outputs]
+                self.set_operands(node, [new if operand is old else operand for operand in node._operands])
+        for position in tuple(old._output_positions):
+            self.set_output(position, new)
 
     def set_output(self, index: int, value: Value) -> None:
         """Put `value` behind the public output `index`."""
+        del self._outputs[index]._output_positions[index]
+        value._output_positions[index] = None
         self._outputs[index] = value
 
     def replace_node(self, node: Node, values: Sequence[Value]) -> None:
@@ -271,9 +339,11 @@ class Graph:
             VerifyError: a result is still used.
         """
         for result in node.results:
-            if result._uses or self.is_output(result):
+            if result.is_used:
                 user = result.users[0].name if result._uses else "the graph's outputs"
-                raise VerifyError(f"cannot erase node '{node.name}': its result %{result.name} is used by {user}")
+                raise VerifyError(
+                    f"cannot erase node '{node.name}': its result %{result.name} is used by {user}"
+                )
         for index, operand in enumerate(node._operands):
             del operand._uses[node, index]
         for result in node.results:
@@ -291,8 +361,7 @@ class Graph:
 
     def erase_unused_constants(self) -> int:
         """Drop constants without a use; returns how many."""
-        outputs = set(map(id, self._outputs))
-        unused = [v for v in self.constants() if not v._uses and id(v) not in outputs]
+        unused = [v for v in self.constants() if not v.is_used]
         for value in unused:
             del self._values[value.name]
         return len(unused)
@@ -303,7 +372,7 @@ class Graph:
         Raises:
             VerifyError: it is used.
         """
-        if value._uses or self.is_output(value):
+        if value.is_used:
             raise VerifyError(f"input %{value.name} is used and cannot be removed")
         self._inputs = [v for v in self._inputs if v is not value]
         del self._values[value.name]
@@ -321,7 +390,9 @@ class Graph:
         for value in self._inputs:
             mapping[id(value)] = copy.add_input(value.name, value.type)
         for value in self.constants():
-            mapping[id(value)] = copy._new_value(value.name, value.type, None, value.data)
+            twin_constant = copy._new_value(value.name, value.type, None, value.data)
+            twin_constant._digest = value._digest
+            mapping[id(value)] = twin_constant
         for node in self.nodes():
             twin = copy.add_node(
                 node.op,
@@ -337,7 +408,9 @@ class Graph:
 
     # ---- internals ----------------------------------------------------------------------------------------------
 
-    def _new_value(self, name: str, value_type: TensorType, producer: Node | None, data: AnyArray | None) -> Value:
+    def _new_value(
+        self, name: str, value_type: TensorType, producer: Node | None, data: AnyArray | None
+    ) -> Value:
         value = Value(self._free_name(name, self._values), value_type, producer, data)
         self._values[value.name] = value
         return value
@@ -378,3 +451,15 @@ def infer_result_types(op: Op, operands: Iterable[Value], name: str) -> tuple[Te
         return op.infer(Operands([v.type for v in values], [v.data for v in values]))
     except VerifyError as error:
         raise VerifyError(f"node '{name}' ({op.name}): {error}") from error
+
+
+def default_result_names(node_name: str, count: int) -> list[str]:
+    """Names of a node's results unless given: the node's own for one, ``name.0``, ``name.1``, ... for several."""
+    return [node_name] if count == 1 else [f"{node_name}.{i}" for i in range(count)]
+
+
+def content_digest(tensor_type: TensorType, data: AnyArray) -> str:
+    """SHA-256, in hexadecimal, of dtype, shape and elements of an array (row-major, little endian)."""
+    sha = hashlib.sha256(f"{tensor_type.dtype}{format_shape(tensor_type.shape)}\n".encode())
+    sha.update(np.ascontiguousarray(data, data.dtype.newbyteorder("<")).reshape(-1).data)
+    return sha.hexdigest()

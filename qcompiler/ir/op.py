@@ -8,7 +8,7 @@ register against the class from elsewhere.
 
 import dataclasses
 import enum
-import types
+import functools
 import typing
 from collections.abc import Sequence
 from typing import ClassVar
@@ -173,15 +173,11 @@ def op_classes() -> list[type[Op]]:
     return [_REGISTRY[name] for name in sorted(_REGISTRY)]
 
 
+@functools.cache
 def attribute_types(cls: type[Op]) -> dict[str, typing.Any]:
     """The annotated type of each attribute, resolved, in declaration order."""
     hints = typing.get_type_hints(cls)
     return {f.name: hints[f.name] for f in dataclasses.fields(cls)}
-
-
-def is_optional(annotation: typing.Any) -> bool:
-    """Whether an attribute annotation admits None."""
-    return isinstance(annotation, types.UnionType) and type(None) in typing.get_args(annotation)
 
 
 def check_operand_count(op: Op, count: int) -> None:

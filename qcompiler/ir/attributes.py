@@ -1,0 +1,48 @@
+"""Attributes and their annotations: whether a value is what an op class declares, and what to call it."""
+
+import types
+import typing
+
+from qcompiler.ir.op import AttributeValue
+from qcompiler.ir.types import DType
+
+Annotation = typing.Any
+
+
+def matches(value: AttributeValue, annotation: Annotation) -> bool:
+    """Whether `value` is an instance of an attribute annotation, such as ``tuple[int, ...]`` or ``float | None``.
+
+    Exact: a bool is no int, an int is no float, a list is no tuple.
+    """
+    origin = typing.get_origin(annotation)
+    arguments = typing.get_args(annotation)
+    if origin in (types.UnionType, typing.Union):
+        return any(matches(value, member) for member in arguments)
+    if origin is tuple:
+        if not isinstance(value, tuple):
+            return False
+        if len(arguments) == 2 and arguments[1] is Ellipsis:
+            return all(matches(item, arguments[0]) for item in value)
+        return len(value) == len(arguments) and all(map(matches, value, arguments))
+    if annotation in (None, types.NoneType):
+        return value is None
+    if annotation is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    if annotation is str:
+        return isinstance(value, str) and not isinstance(value, DType)
+    return isinstance(value, annotation)
+
+
+def describe(annotation: Annotation) -> str:
+    """An annotation as the grammar's reader would say it: ``list of int``, ``[float, float] or none``."""
+    origin = typing.get_origin(annotation)
+    arguments = typing.get_args(annotation)
+    if origin in (types.UnionType, typing.Union):
+        return " or ".join(map(describe, arguments))
+    if origin is tuple:
+        if len(arguments) == 2 and arguments[1] is Ellipsis:
+            return f"list of {describe(arguments[0])}"
+        return f"[{', '.join(map(describe, arguments))}]"
+    if annotation in (None, types.NoneType):
+        return "none"
+    return "dtype" if annotation is DType else str(annotation.__name__)
