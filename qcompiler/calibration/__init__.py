@@ -1,0 +1,1 @@
+"""Calibration: reading samples, statistics of every observed value, and the ranges chosen from them."""

@@ -1,0 +1,188 @@
+"""From statistics to a range: minmax, percentile, entropy and mse.
+
+Every method is a deterministic function of `Statistics`, so all of them can be had from one reading of the
+data. A method returns (low, high) with low <= 0 <= high, because a quantized tensor must hold 0 exactly.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+
+from qcompiler.calibration.statistics import Histogram, Statistics
+from qcompiler.errors import PluginError, UsageError
+
+Range = tuple[float, float]
+Method = Callable[[Statistics], Range]
+Floats = npt.NDArray[np.float64]
+
+LEVELS = 256
+"""Quantization levels that entropy and mse optimise for."""
+PERCENTILE = 99.99
+_ENTROPY_BINS = 2048
+_SHRINK_STEPS = 64
+
+_METHODS: dict[str, Method] = {}
+
+
+def calibration_method(name: str) -> Callable[[Method], Method]:
+    """Function decorator: make a method available as `--calibration-method NAME`.
+
+    Raises:
+        PluginError: the name is taken.
+    """
+
+    def register(method: Method) -> Method:
+        if name in _METHODS:
+            raise PluginError(f"calibration method {name!r} is taken by {_METHODS[name].__qualname__}")
+        _METHODS[name] = method
+        return method
+
+    return register
+
+
+def method_names() -> list[str]:
+    """All registered methods by name."""
+    return sorted(_METHODS)
+
+
+def choose_range(statistics: Statistics, method: str) -> Range:
+    """The range that `method` chooses; (0, 0) where there are no finite elements or all are 0.
+
+    Raises:
+        UsageError: there is no such method.
+    """
+    if method not in _METHODS:
+        raise UsageError(f"there is no calibration method {method!r}; there are {', '.join(method_names())}")
+    if statistics.count == 0:
+        return 0.0, 0.0
+    low, high = _METHODS[method](statistics)
+    return min(low, 0.0), max(high, 0.0)
+
+
+@calibration_method("minmax")
+def minmax(statistics: Statistics) -> Range:
+    """The extremes: nothing saturates."""
+    return statistics.minimum, statistics.maximum
+
+
+@calibration_method("percentile")
+def percentile(statistics: Statistics, percent: float = PERCENTILE) -> Range:
+    """All but the outermost 0.01 % of the elements at each end.
+
+    The cut lies at the outer edge of the bin that holds the element of that rank, so at most 2^-7 of its
+    magnitude further out.
+    """
+    histogram = statistics.histogram()
+    upto = np.cumsum(histogram.count)
+    outside = int(statistics.count * (100.0 - percent) / 100.0)
+    first = int(np.searchsorted(upto, outside, side="right"))
+    last = int(np.searchsorted(upto, statistics.count - outside, side="left"))
+    return float(histogram.low[first]), float(histogram.high[last])
+
+
+@calibration_method("mse")
+def mse(statistics: Statistics) -> Range:
+    """The range with the least mean squared error of 8-bit quantization, saturation included.
+
+    Both ends are shrunk in turn over 64 steps of 1/64 each; the error of a bin is that of four points spread
+    evenly over it.
+    """
+    histogram = statistics.histogram()
+    fractions = np.array([0.125, 0.375, 0.625, 0.875])
+    points = (histogram.low[:, None] + (histogram.high - histogram.low)[:, None] * fractions).reshape(-1)
+    weights = np.repeat(histogram.count / 4.0, 4)
+
+    def error(low: float, high: float) -> float:
+        scale = (high - low) / (LEVELS - 1)
+        if scale == 0.0:
+            return float(np.sum(weights * points * points))
+        zero_point = np.rint(-low / scale)
+        levels = np.clip(np.rint(points / scale) + zero_point, 0, LEVELS - 1) - zero_point
+        difference = points - levels * scale
+        return float(np.sum(weights * difference * difference))
+
+    return _shrink(min(statistics.minimum, 0.0), max(statistics.maximum, 0.0), error)
+
+
+@calibration_method("entropy")
+def entropy(statistics: Statistics) -> Range:
+    """The range whose 8-bit quantization loses the least information (Kullback-Leibler divergence).
+
+    After S. Migacz, "8-bit Inference with TensorRT", GTC 2017, for both ends in turn. Elements that are
+    exactly 0 are left out: quantization keeps them.
+    """
+    low, high = min(statistics.minimum, 0.0), max(statistics.maximum, 0.0)
+    if low == high:
+        return low, high
+    density = _uniform_bins(statistics, low, high)
+    width = (high - low) / _ENTROPY_BINS
+
+    def divergence(new_low: float, new_high: float) -> float:
+        first = round((new_low - low) / width)
+        last = _ENTROPY_BINS - round((high - new_high) / width)
+        if last - first < LEVELS // 2:
+            return np.inf
+        return _divergence(density, first, last)
+
+    return _shrink(low, high, divergence)
+
+
+def _shrink(low: float, high: float, cost: Callable[[float, float], float]) -> Range:
+    """Move each end towards 0, twice in turn, to the cheapest of 64 evenly spaced candidates."""
+    best_low, best_high, best = low, high, cost(low, high)
+    for _ in range(2):
+        for step in range(1, _SHRINK_STEPS):
+            candidate = high * step / _SHRINK_STEPS
+            found = cost(best_low, candidate)
+            if found < best:
+                best_high, best = candidate, found
+        for step in range(1, _SHRINK_STEPS):
+            candidate = low * step / _SHRINK_STEPS
+            found = cost(candidate, best_high)
+            if found < best:
+                best_low, best = candidate, found
+    return best_low, best_high
+
+
+def _uniform_bins(statistics: Statistics, low: float, high: float) -> Floats:
+    """f64[2048]: elements other than 0 in equal bins over [low, high]; a bit pattern's bin is spread evenly."""
+    histogram = statistics.histogram()
+    edges = np.linspace(low, high, _ENTROPY_BINS + 1)
+    below = _cumulative(histogram, edges)
+    return np.maximum(np.diff(below), 0.0)
+
+
+def _cumulative(histogram: Histogram, edges: Floats) -> Floats:
+    """How many elements other than 0 lie below each edge."""
+    nonzero = (histogram.low > 0) | (histogram.high < 0)
+    low, high, count = histogram.low[nonzero], histogram.high[nonzero], histogram.count[nonzero]
+    if not count.size:
+        return np.zeros_like(edges)
+    upto = np.concatenate([[0.0], np.cumsum(count.astype(np.float64))])
+    index = np.clip(np.searchsorted(low, edges, side="right") - 1, 0, count.size - 1)
+    width = np.maximum(high - low, np.finfo(np.float64).tiny)
+    inside = np.clip((edges - low[index]) / width[index], 0.0, 1.0)
+    return upto[index] + inside * count[index]
+
+
+def _divergence(density: Floats, first: int, last: int) -> float:
+    """KL(P || Q): P has the outliers moved to its ends, Q is what 256 levels over [first, last) keep."""
+    kept = density[first:last]
+    p = kept.copy()
+    p[0] += density[:first].sum()
+    p[-1] += density[last:].sum()
+    starts = np.unique(np.arange(LEVELS) * kept.size // LEVELS)
+    occupied = kept > 0
+    mass = np.add.reduceat(kept, starts)
+    cells = np.add.reduceat(occupied.astype(np.float64), starts)
+    sizes = np.diff(np.append(starts, kept.size))
+    q = np.where(occupied, np.repeat(mass / np.maximum(cells, 1.0), sizes), 0.0)
+    total_p, total_q = p.sum(), q.sum()
+    if total_p == 0 or total_q == 0:
+        return np.inf
+    # Where Q is empty and P is not (a cut-off tail in an empty end bin), a tiny mass stands for "very
+    # unlikely".
+    support = p > 0
+    ratio = (p[support] / total_p) / np.maximum(q[support] / total_q, 1e-12)
+    return float(np.sum(p[support] / total_p * np.log(ratio)))

@@ -1,0 +1,121 @@
+"""What calibration remembers of a value: exact, of fixed size, mergeable.
+
+`Statistics` is a commutative monoid: the empty one is neutral, merging is associative and commutative, and
+adding samples in any split or order gives the same bytes. Everything in it is an integer count or an
+extreme, never a sum of floats. The histogram's bins are the upper 16 bits of the float32 pattern (sign,
+exponent, 7 mantissa bits), so bins need no range known beforehand, their relative width is 2^-7 everywhere,
+and an outlier of 1e6 takes one bin.
+"""
+
+import hashlib
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from qcompiler.ir import AnyArray
+
+BINS = 1 << 16
+_NON_FINITE = 0x7F80  # bins of a sign from here on hold infinities and NaN
+_CHUNK = 1 << 17  # elements whose temporaries stay in the second-level cache
+
+
+@dataclass(frozen=True, slots=True)
+class Histogram:
+    """The bins that are not empty, in ascending order of value.
+
+    Attributes:
+        low: f64[n], smallest value of each bin, not below the smallest value seen.
+        high: f64[n], largest value of each bin, not above the largest value seen.
+        count: s64[n], elements in each bin.
+    """
+
+    low: npt.NDArray[np.float64]
+    high: npt.NDArray[np.float64]
+    count: npt.NDArray[np.int64]
+
+
+@dataclass(eq=False, slots=True)
+class Statistics:
+    """Counts and extremes of all float32 elements added so far.
+
+    Attributes:
+        count: finite elements.
+        nans, infinities: elements that are not finite; they are in nothing else.
+        minimum, maximum: of the finite elements; +inf and -inf while there are none. A negative zero counts
+        as zero. bins: s64[65536], finite elements by the upper half of their bit pattern.
+    """
+
+    count: int = 0
+    nans: int = 0
+    infinities: int = 0
+    minimum: float = np.inf
+    maximum: float = -np.inf
+    bins: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(BINS, np.int64))
+
+    def add(self, values: AnyArray) -> None:
+        """Count all elements of a float32 array of any shape."""
+        flat = np.ascontiguousarray(values, dtype=np.float32).reshape(-1)
+        for start in range(0, flat.size, _CHUNK):
+            self._add_chunk(flat[start : start + _CHUNK])
+
+    def _add_chunk(self, chunk: npt.NDArray[np.float32]) -> None:
+        finite = np.isfinite(chunk)
+        if not finite.all():
+            nans = int(np.isnan(chunk).sum())
+            self.nans += nans
+            self.infinities += chunk.size - int(finite.sum()) - nans
+            chunk = chunk[finite]
+            if not chunk.size:
+                return
+        chunk = chunk + np.float32(0)  # −0 becomes +0
+        self.count += chunk.size
+        self.minimum = min(self.minimum, float(chunk.min()))
+        self.maximum = max(self.maximum, float(chunk.max()))
+        self.bins += np.bincount(chunk.view(np.uint32) >> np.uint32(16), minlength=BINS)
+
+    def merge(self, other: "Statistics") -> None:
+        """Count everything that `other` counted."""
+        self.count += other.count
+        self.nans += other.nans
+        self.infinities += other.infinities
+        self.minimum = min(self.minimum, other.minimum)
+        self.maximum = max(self.maximum, other.maximum)
+        self.bins += other.bins
+
+    def histogram(self) -> Histogram:
+        """The non-empty bins by value; bin edges are those of the bit pattern, cut to [minimum, maximum]."""
+        edges = (
+            (np.arange(_NON_FINITE + 1, dtype=np.uint32) << np.uint32(16)).view(np.float32).astype(np.float64)
+        )
+        edges[-1] = np.finfo(np.float32).max
+        negative = self.bins[BINS // 2 : BINS // 2 + _NON_FINITE]
+        positive = self.bins[:_NON_FINITE]
+        low = np.concatenate([-edges[:0:-1], edges[:-1]])
+        high = np.concatenate([-edges[-2::-1], edges[1:]])
+        count = np.concatenate([negative[::-1], positive])
+        used = np.flatnonzero(count)
+        return Histogram(
+            np.clip(low[used], self.minimum, self.maximum),
+            np.clip(high[used], self.minimum, self.maximum),
+            count[used],
+        )
+
+    def to_bytes(self) -> bytes:
+        """All of it, little-endian: equal bytes mean equal statistics."""
+        counts = np.array([self.count, self.nans, self.infinities], "<i8").tobytes()
+        return (
+            counts
+            + np.array([self.minimum, self.maximum], "<f8").tobytes()
+            + self.bins.astype("<i8").tobytes()
+        )
+
+    def digest(self) -> str:
+        """SHA-256 of `to_bytes`, for provenance."""
+        return hashlib.sha256(self.to_bytes()).hexdigest()
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Statistics) and self.to_bytes() == other.to_bytes()
+
+    def __hash__(self) -> int:
+        raise TypeError("statistics grow and cannot be hashed; use digest()")
