@@ -3,18 +3,17 @@
 import types
 import typing
 
-from qcompiler.ir.op import AttributeValue
 from qcompiler.ir.types import DType
 
 Annotation = typing.Any
 
 
-def matches(value: AttributeValue, annotation: Annotation) -> bool:
+def matches(value: object, annotation: Annotation) -> bool:
     """Whether `value` is an instance of an attribute annotation, such as ``tuple[int, ...]`` or ``float | None``.
 
     Exact: a bool is no int, an int is no float, a list is no tuple.
     """
-    origin = typing.get_origin(annotation)
+    origin: object = typing.get_origin(annotation)
     arguments = typing.get_args(annotation)
     if origin in (types.UnionType, typing.Union):
         return any(matches(value, member) for member in arguments)
@@ -35,7 +34,7 @@ def matches(value: AttributeValue, annotation: Annotation) -> bool:
 
 def describe(annotation: Annotation) -> str:
     """An annotation as the grammar's reader would say it: ``list of int``, ``[float, float] or none``."""
-    origin = typing.get_origin(annotation)
+    origin: object = typing.get_origin(annotation)
     arguments = typing.get_args(annotation)
     if origin in (types.UnionType, typing.Union):
         return " or ".join(map(describe, arguments))

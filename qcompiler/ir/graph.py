@@ -22,9 +22,7 @@ class Value:
 
     __slots__ = ("_digest", "_output_positions", "_uses", "data", "name", "producer", "type")
 
-    def __init__(
-        self, name: str, value_type: TensorType, producer: "Node | None", data: AnyArray | None
-    ) -> None:
+    def __init__(self, name: str, value_type: TensorType, producer: "Node | None", data: AnyArray | None) -> None:
         self.name = name
         self.type = value_type
         self.producer = producer
@@ -60,6 +58,11 @@ class Value:
     def is_used(self) -> bool:
         """Whether a node uses the value or a graph output is it."""
         return bool(self._uses or self._output_positions)
+
+    @property
+    def is_output(self) -> bool:
+        """Whether a graph output is the value."""
+        return bool(self._output_positions)
 
     @property
     def digest(self) -> str:
@@ -167,21 +170,22 @@ class Graph:
         return tuple(self._output_names)
 
     def nodes(self) -> Iterator[Node]:
-        """All nodes in execution order. The node just yielded may be erased and nodes inserted around it."""
+        """All nodes in execution order; any may be erased meanwhile, and nodes inserted behind are visited."""
         node = self._first
         while node is not None:
-            following = node._next
             yield node
-            # The yielded node may have been erased or followed by new ones; new followers are visited.
-            node = following if node.erased else node._next
+            node = node._next  # an erased node keeps its links
+            while node is not None and node.erased:
+                node = node._next
 
     def nodes_reversed(self) -> Iterator[Node]:
-        """All nodes, users before producers. The node just yielded may be erased."""
+        """All nodes, users before producers; any may be erased meanwhile, and nodes inserted before are visited."""
         node = self._last
         while node is not None:
-            preceding = node._previous
             yield node
-            node = preceding if node.erased else node._previous
+            node = node._previous
+            while node is not None and node.erased:
+                node = node._previous
 
     def constants(self) -> Iterator[Value]:
         """All constants, in the order in which they were added."""
@@ -221,7 +225,7 @@ class Graph:
 
     def is_output(self, value: Value) -> bool:
         """Whether a graph output is `value`."""
-        return bool(value._output_positions)
+        return value.is_output
 
     def __len__(self) -> int:
         """Number of nodes."""
@@ -281,9 +285,7 @@ class Graph:
         for index, operand in enumerate(operands):
             operand._uses[node, index] = None
         names = result_names or default_result_names(node.name, len(result_types))
-        node.results = tuple(
-            self._new_value(n, t, node, None) for n, t in zip(names, result_types, strict=True)
-        )
+        node.results = tuple(self._new_value(n, t, node, None) for n, t in zip(names, result_types, strict=True))
         self._link(node, before)
         return node
 
@@ -336,14 +338,14 @@ class Graph:
         """Remove a node whose results nobody uses.
 
         Raises:
-            VerifyError: a result is still used.
+            VerifyError: a result is still used, or the node is not in the graph.
         """
+        if not self.has_node(node):
+            raise VerifyError(f"node '{node.name}' is not in graph '{self.name}' (any more)")
         for result in node.results:
             if result.is_used:
                 user = result.users[0].name if result._uses else "the graph's outputs"
-                raise VerifyError(
-                    f"cannot erase node '{node.name}': its result %{result.name} is used by {user}"
-                )
+                raise VerifyError(f"cannot erase node '{node.name}': its result %{result.name} is used by {user}")
         for index, operand in enumerate(node._operands):
             del operand._uses[node, index]
         for result in node.results:
@@ -358,6 +360,27 @@ class Graph:
         else:
             node._next._previous = node._previous
         node._graph = None
+
+    def erase_if_unused(self, node: Node) -> int:
+        """Erase `node` if nobody uses its results, then in turn its operands' producers; returns how many."""
+        erased = 0
+        candidates = [node]
+        while candidates:
+            candidate = candidates.pop()
+            if candidate.erased or any(result.is_used for result in candidate.results):
+                continue
+            self.erase(candidate)
+            erased += 1
+            candidates += [v.producer for v in candidate.operands if v.producer is not None]
+        return erased
+
+    def erase_unused_nodes(self) -> int:
+        """Erase every node that no graph output depends on; returns how many."""
+        before = len(self)
+        for node in self.nodes_reversed():
+            if not any(result.is_used for result in node.results):
+                self.erase(node)
+        return before - len(self)
 
     def erase_unused_constants(self) -> int:
         """Drop constants without a use; returns how many."""
@@ -408,9 +431,7 @@ class Graph:
 
     # ---- internals ----------------------------------------------------------------------------------------------
 
-    def _new_value(
-        self, name: str, value_type: TensorType, producer: Node | None, data: AnyArray | None
-    ) -> Value:
+    def _new_value(self, name: str, value_type: TensorType, producer: Node | None, data: AnyArray | None) -> Value:
         value = Value(self._free_name(name, self._values), value_type, producer, data)
         self._values[value.name] = value
         return value

@@ -6,9 +6,10 @@ An op is a frozen dataclass: its fields are the attributes, its class variables 
 register against the class from elsewhere.
 """
 
+import abc
 import dataclasses
 import enum
-import functools
+import inspect
 import typing
 from collections.abc import Sequence
 from typing import ClassVar
@@ -86,7 +87,7 @@ class Operands(Sequence[TensorType]):
 
 
 @dataclasses.dataclass(frozen=True)
-class Op:
+class Op(abc.ABC):
     """Base of all ops. Subclasses are frozen dataclasses decorated with `register_op`."""
 
     name: ClassVar[str] = ""
@@ -98,6 +99,7 @@ class Op:
     elementwise_unary: ClassVar[bool] = False
     """One operand, each result element a function of the same operand element: can become a table."""
 
+    @abc.abstractmethod
     def infer(self, operands: Operands) -> tuple[TensorType, ...]:
         """Types of the results, without quantization parameters.
 
@@ -107,7 +109,6 @@ class Op:
         Raises:
             VerifyError: operands and attributes do not fit together. The caller adds the node's name.
         """
-        raise InferenceMissing(type(self).__name__)
 
     fixes_dtype: ClassVar[bool] = True
 
@@ -120,13 +121,6 @@ class Op:
         return {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
 
 
-class InferenceMissing(PluginError):
-    """An op class without a type rule."""
-
-    def __init__(self, op: str) -> None:
-        super().__init__(f"op class {op} defines no infer() method; add its type and shape rule")
-
-
 _REGISTRY: dict[str, type[Op]] = {}
 _OpClass = typing.TypeVar("_OpClass", bound=type[Op])
 
@@ -135,11 +129,13 @@ def register_op(cls: _OpClass) -> _OpClass:
     """Class decorator: put a frozen dataclass deriving from `Op` into the registry.
 
     Raises:
-        PluginError: the class is not a frozen dataclass, has no name, or the name is taken.
+        PluginError: the class is not a frozen dataclass, has no type rule or no name, or the name is taken.
     """
     params = getattr(cls, "__dataclass_params__", None)
     if params is None or not params.frozen or "__dataclass_params__" not in cls.__dict__:
         raise PluginError(f"op class {cls.__name__} must be decorated with @dataclass(frozen=True) first")
+    if inspect.isabstract(cls):
+        raise PluginError(f"op class {cls.__name__} defines no infer() method; add its type and shape rule")
     if not cls.name:
         raise PluginError(f"op class {cls.__name__} has no name")
     if cls.name in _REGISTRY:
@@ -173,11 +169,15 @@ def op_classes() -> list[type[Op]]:
     return [_REGISTRY[name] for name in sorted(_REGISTRY)]
 
 
-@functools.cache
+_ATTRIBUTE_TYPES: dict[type[Op], dict[str, typing.Any]] = {}
+
+
 def attribute_types(cls: type[Op]) -> dict[str, typing.Any]:
     """The annotated type of each attribute, resolved, in declaration order."""
-    hints = typing.get_type_hints(cls)
-    return {f.name: hints[f.name] for f in dataclasses.fields(cls)}
+    if cls not in _ATTRIBUTE_TYPES:
+        hints = typing.get_type_hints(cls)
+        _ATTRIBUTE_TYPES[cls] = {f.name: hints[f.name] for f in dataclasses.fields(cls)}
+    return _ATTRIBUTE_TYPES[cls]
 
 
 def check_operand_count(op: Op, count: int) -> None:

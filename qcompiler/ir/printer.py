@@ -6,7 +6,6 @@ others as a reference by content hash: the text alone then says *which* constant
 """
 
 import dataclasses
-import functools
 import re
 from collections.abc import Iterable, Iterator
 
@@ -67,9 +66,7 @@ def format_constant(value: Value, *, abbreviate: bool = False) -> str:
 
 def format_node(node: Node, *, abbreviate: bool = False) -> str:
     """The line of a node. Its name is left out where it is that of the only result."""
-    results = ", ".join(
-        f"{format_value(r)}: {format_type(r.type, abbreviate=abbreviate)}" for r in node.results
-    )
+    results = ", ".join(f"{format_value(r)}: {format_type(r.type, abbreviate=abbreviate)}" for r in node.results)
     operands = ", ".join(format_value(operand) for operand in node.operands)
     same_name = len(node.results) == 1 and node.results[0].name == node.name
     name = "" if same_name else f" @{format_name(node.name)}"
@@ -86,13 +83,17 @@ def format_attributes(op: Op, *, abbreviate: bool = False) -> str:
     return f" {{{', '.join(shown)}}}" if shown else ""
 
 
-@functools.cache
+_DEFAULTS: dict[type[Op], tuple[tuple[str, str | None], ...]] = {}
+
+
 def _attribute_defaults(cls: type[Op]) -> tuple[tuple[str, str | None], ...]:
     """Name of each attribute and the text of its default, None where there is no default."""
-    return tuple(
-        (f.name, None if f.default is dataclasses.MISSING else format_attribute(f.default))
-        for f in dataclasses.fields(cls)
-    )
+    if cls not in _DEFAULTS:
+        _DEFAULTS[cls] = tuple(
+            (f.name, None if f.default is dataclasses.MISSING else format_attribute(f.default))
+            for f in dataclasses.fields(cls)
+        )
+    return _DEFAULTS[cls]
 
 
 def format_attribute(value: AttributeValue) -> str:
@@ -139,6 +140,7 @@ def format_quant(quant: QuantParams, *, abbreviate: bool = False) -> str:
 
 
 def format_value(value: Value) -> str:
+    """``%name``."""
     return f"%{format_name(value.name)}"
 
 

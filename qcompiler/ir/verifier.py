@@ -7,6 +7,7 @@ O(nodes + uses + elements of per-channel parameters).
 """
 
 from collections.abc import Callable, Iterator
+from functools import partial
 
 from qcompiler.errors import UsageError, VerifyError
 from qcompiler.ir.attributes import describe, matches
@@ -48,7 +49,7 @@ def _check_source(graph: Graph, value: Value, kind: str) -> None:
     """An input or constant."""
 
     def fail(reason: str) -> VerifyError:
-        return _error(graph, f"{kind} %{value.name}", reason, lambda: _source_lines(value))
+        return _error(graph, f"{kind} %{value.name}", reason, partial(_source_lines, value))
 
     if not _owns(graph, value):
         raise fail("it is not registered under its name")
@@ -62,11 +63,7 @@ def _check_source(graph: Graph, value: Value, kind: str) -> None:
             raise fail(f"its type is {format_type(value.type, abbreviate=True)}, its data {actual}")
         if value.data.flags.writeable:
             raise fail("its data is writeable; constants are shared and must not change")
-        if (
-            value.type.dtype is DType.S4
-            and value.data.size
-            and (value.data.min() < -8 or value.data.max() > 7)
-        ):
+        if value.type.dtype is DType.S4 and value.data.size and (value.data.min() < -8 or value.data.max() > 7):
             raise fail("its data lies outside the range of s4, [-8, 7]")
     if (problem := value_violation(graph, value)) is not None:
         raise fail(problem)
@@ -74,7 +71,7 @@ def _check_source(graph: Graph, value: Value, kind: str) -> None:
 
 def _check_node(graph: Graph, node: Node, defined: set[int]) -> None:
     def fail(reason: str) -> VerifyError:
-        return _error(graph, f"node '{node.name}' ({node.op.name})", reason, lambda: _node_lines(node))
+        return _error(graph, f"node '{node.name}' ({node.op.name})", reason, partial(_node_lines, node))
 
     if node.erased or not graph.has_node(node):
         raise fail("it is not registered under its name")
@@ -158,9 +155,7 @@ def _quantization_problem(node: Node) -> str | None:
 def _check_books(graph: Graph, defined: set[int], nodes: int, uses: int) -> None:
     """The graph's own tables hold just what the walk over its nodes has seen."""
     if nodes != len(graph):
-        raise _error(
-            graph, "node table", f"{nodes} nodes are linked, {len(graph)} registered", lambda: iter(())
-        )
+        raise _error(graph, "node table", f"{nodes} nodes are linked, {len(graph)} registered", lambda: iter(()))
     recorded = 0
     for value in graph.values():
         recorded += value.use_count
@@ -169,7 +164,7 @@ def _check_books(graph: Graph, defined: set[int], nodes: int, uses: int) -> None
                 graph,
                 f"value %{value.name}",
                 "nothing in the graph defines it",
-                lambda v=value: _source_lines(v),
+                partial(_source_lines, value),
             )
     if recorded != uses:
         reason = f"{recorded} uses are recorded, the nodes have {uses} operands"
@@ -188,7 +183,7 @@ def _check_outputs(graph: Graph, defined: set[int]) -> None:
             reason = "another output has the same name"
         seen.add(name)
         if reason is not None:
-            raise _error(graph, f"output '{name}'", reason, lambda v=value: _source_lines(v))
+            raise _error(graph, f"output '{name}'", reason, partial(_source_lines, value))
 
 
 def _owns(graph: Graph, value: Value) -> bool:
@@ -196,9 +191,7 @@ def _owns(graph: Graph, value: Value) -> bool:
 
 
 def _error(graph: Graph, culprit: str, reason: str, lines: Callable[[], Iterator[str]]) -> VerifyError:
-    return VerifyError(
-        "\n".join([f"graph '{graph.name}' ({graph.stage} stage): {culprit}: {reason}", *lines()])
-    )
+    return VerifyError("\n".join([f"graph '{graph.name}' ({graph.stage} stage): {culprit}: {reason}", *lines()]))
 
 
 def _source_lines(value: Value) -> Iterator[str]:
