@@ -267,17 +267,13 @@ def softmax_tables(scale: float, dtype: DType) -> tuple[list[int], list[int] | N
     return exp_high, [round_half_up(math.exp(-scale * d) * 2**30) for d in range(256)]
 
 
-def softmax(
-    op: IntSoftmax, xs: Sequence[int], exp_high: Sequence[int], exp_low: Sequence[int] | None
-) -> list[int]:
+def softmax(op: IntSoftmax, xs: Sequence[int], exp_high: Sequence[int], exp_low: Sequence[int] | None) -> list[int]:
     """Softmax of one row; `op.one` stands for 1.0 in the result. docs/numerics.md proves its error bound."""
     largest = max(xs)
     if exp_low is None:
         exponentials = [exp_high[largest - x] for x in xs]
     else:
-        exponentials = [
-            (exp_high[(largest - x) >> 8] * exp_low[(largest - x) & 255] + 2**29) >> 30 for x in xs
-        ]
+        exponentials = [(exp_high[(largest - x) >> 8] * exp_low[(largest - x) & 255] + 2**29) >> 30 for x in xs]
     total = sum(exponentials)
     return [clamp(divide_half_up(e * op.one, total), 0, op.hi) for e in exponentials]
 
