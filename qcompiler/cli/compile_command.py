@@ -1,0 +1,244 @@
+"""`qcompile compile`: compile an ONNX model."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+
+from qcompiler.cli.display import progress_reporter, summary_table
+from qcompiler.errors import UsageError
+from qcompiler.ir import Graph
+
+METHODS = ("minmax", "percentile", "entropy", "mse")
+EXIT_GOAL_MISSED = 1
+
+
+def _parse_dims(_context: click.Context, _parameter: click.Parameter, values: tuple[str, ...]) -> dict[str, int]:
+    dims: dict[str, int] = {}
+    for value in values:
+        name, _, size = value.partition("=")
+        if not name or not size.isdigit() or int(size) < 1:
+            raise click.BadParameter(f"{value!r} is not NAME=SIZE with a positive size")
+        dims[name] = int(size)
+    return dims
+
+
+@click.command("compile")
+@click.argument("model", metavar="MODEL.onnx", type=click.Path(path_type=Path))
+@click.option(
+    "-O",
+    "opt_level",
+    type=click.Choice(["0", "1", "2", "3"]),
+    default="2",
+    show_default=True,
+    help="Optimization level, written as -O0 to -O3.",
+)
+@click.option("--target", default="int8", show_default=True, metavar="NAME", help="What to compile for.")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    metavar="OUT.qc",
+    help="Where to save (default: ./<stem of the model>.qc).",
+)
+@click.option(
+    "--calibrate",
+    "calibration",
+    metavar="DATA",
+    help="Calibration samples: .npz, .npy, a directory of either, or file.py:function yielding dicts.",
+)
+@click.option(
+    "--calibration-method",
+    type=click.Choice(METHODS),
+    default="minmax",
+    show_default=True,
+    help="How ranges follow from the statistics.",
+)
+@click.option(
+    "--validate",
+    "validation",
+    metavar="DATA",
+    help="Data (with labels, if any) to compare the integer model with the float model on.",
+)
+@click.option("--min-sqnr", type=float, metavar="DB", help="Goal: SQNR of every output; exit code 1 if missed.")
+@click.option(
+    "--max-top1-drop",
+    type=float,
+    metavar="POINTS",
+    help="Goal: loss of top-1 accuracy in percentage points; exit code 1 if missed.",
+)
+@click.option("--threads", type=click.IntRange(min=1), help="Threads (default: the usable physical cores).")
+@click.option("--allow-float", is_flag=True, help="Keep operators that have no integer form in float.")
+@click.option(
+    "--io",
+    type=click.Choice(["float", "integer"]),
+    default="float",
+    show_default=True,
+    help="Whether inputs and outputs are float or the quantized tensors.",
+)
+@click.option(
+    "--dim",
+    "dims",
+    multiple=True,
+    metavar="NAME=SIZE",
+    callback=_parse_dims,
+    help="Fix a symbolic dimension; may be repeated.",
+)
+@click.option("--passes", metavar="SPEC", help="A pipeline in place of the level's: 'a,b{option=value},...'.")
+@click.option("--print-pipeline", is_flag=True, help="Print the pipeline and stop.")
+@click.option("--print-after", multiple=True, metavar="PASS|all", help="Print the IR after a pass, on standard error.")
+@click.option("--remarks", is_flag=True, help="Say why rewrites did not fire, on standard error.")
+@click.option("--summary-json", metavar="FILE", help="Save the summary as JSON; - for standard output.")
+@click.option(
+    "--reproducer-dir",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Where a failing pass leaves its reproducer (default: the current directory).",
+)
+@click.option("-v", "--verbose", is_flag=True, help="Show every pass with its time.")
+@click.option("-q", "--quiet", is_flag=True, help="Show errors only.")
+def compile_command(  # noqa: PLR0913  # one parameter an option
+    model: Path,
+    *,
+    opt_level: str,
+    target: str,
+    output: Path | None,
+    calibration: str | None,
+    calibration_method: str,
+    validation: str | None,
+    min_sqnr: float | None,
+    max_top1_drop: float | None,
+    threads: int | None,
+    allow_float: bool,
+    io: str,
+    dims: dict[str, int],
+    passes: str | None,
+    print_pipeline: bool,
+    print_after: tuple[str, ...],
+    remarks: bool,
+    summary_json: str | None,
+    reproducer_dir: Path | None,
+    verbose: bool,
+    quiet: bool,
+) -> int:  # fmt: skip
+    """Compile MODEL.onnx to an integer program and save it."""
+    from qcompiler.pass_manager import format_pipeline, parse_pipeline
+    from qcompiler.pipeline import pipeline_for
+
+    pipeline = parse_pipeline(passes) if passes is not None else pipeline_for(target, int(opt_level))
+    if print_pipeline:
+        click.echo(format_pipeline(pipeline))
+        return 0
+    if max_top1_drop is not None and validation is None and calibration is None:
+        raise UsageError("--max-top1-drop needs labelled data: give --validate DATA with an array 'labels'")
+    output = output or Path(f"{model.stem}.qc")
+    check_writable(output)
+    if summary_json not in (None, "-"):
+        check_writable(Path(summary_json))
+
+    from qcompiler.compiler import Hooks, compile
+
+    with progress_reporter(quiet=quiet) as progress:
+        hooks = Hooks(progress, [_dump_after(print_after, {p.name for p in pipeline})] if print_after else [])
+        compiled = compile(
+            model,
+            target=target,
+            opt_level=int(opt_level),
+            calibration=calibration,
+            calibration_method=calibration_method,
+            validation=validation,
+            passes=passes,
+            allow_float=allow_float,
+            io=io,
+            dims=dims,
+            threads=threads,
+            reproducer_dir=reproducer_dir,
+            hooks=hooks,
+        )
+    compiled.save(output)
+    summary = dict(compiled.summary)
+    missed = missed_goals(summary, min_sqnr, max_top1_drop)
+    _report(summary, output, summary_json, missed=missed, verbose=verbose, quiet=quiet)
+    if remarks:
+        for remark in compiled.remarks:
+            click.echo(f"remark: {remark}", err=True)
+    return EXIT_GOAL_MISSED if missed else 0
+
+
+def check_writable(path: Path) -> None:
+    """Fail before the work, not after it, where an output could not be written anyway.
+
+    Raises:
+        UsageError: the directory does not exist, or `path` is a directory.
+    """
+    if path.is_dir():
+        raise UsageError(f"cannot write {path}: it is a directory; name a file")
+    if not path.parent.is_dir():
+        raise UsageError(f"cannot write {path}: there is no directory {path.parent}")
+
+
+def missed_goals(summary: dict[str, Any], min_sqnr: float | None, max_drop: float | None) -> list[str]:
+    """A sentence for each goal that the compiled model misses."""
+    missed = []
+    if min_sqnr is not None:
+        missed += [
+            f"output {name} has an SQNR of {float(value):.1f} dB, the goal is {min_sqnr:g}"
+            for name, value in summary["sqnr_db"].items()
+            if value is not None and float(value) < min_sqnr
+        ]
+        if not summary["sqnr_db"]:
+            missed.append("--min-sqnr could not be checked: there was no data")
+    if max_drop is not None:
+        if summary["top1_float"] is None:
+            missed.append("--max-top1-drop could not be checked: the data has no labels")
+        elif (drop := 100 * (summary["top1_float"] - summary["top1_int"])) > max_drop:
+            missed.append(f"top-1 dropped by {drop:.2f} points, the goal is at most {max_drop:g}")
+    return missed
+
+
+def _dump_after(wanted: tuple[str, ...], known: set[str]) -> Callable[..., None]:
+    """A pass-manager callback that prints the graph after the wanted passes."""
+    from qcompiler.ir.printer import print_graph
+
+    if unknown := sorted(set(wanted) - known - {"all"}):
+        raise UsageError(f"--print-after: the pipeline has no pass {unknown[0]!r}; --print-pipeline shows what it has")
+
+    def dump(previous: Any, graph: Graph, _following: Any) -> None:  # noqa: ANN401  # Pass | None
+        if previous is not None and ("all" in wanted or previous.name in wanted):
+            click.echo(f"// after {previous.name}\n{print_graph(graph)}", err=True)
+
+    return dump
+
+
+def _report(
+    summary: dict[str, Any],
+    output: Path,
+    summary_json: str | None,
+    *,
+    missed: list[str],
+    verbose: bool,
+    quiet: bool,
+) -> None:
+    console = Console(stderr=summary_json == "-")
+    if not quiet:
+        console.print(summary_table(summary))
+        if verbose:
+            for entry in summary["passes"]:
+                mark = "changed" if entry["changed"] else "-"
+                console.print(f"  {entry['seconds'] * 1e3:9.1f} ms  {mark:8} {entry['name']}", highlight=False)
+        console.print(f"saved {output}", highlight=False, soft_wrap=True)
+        for warning in summary["warnings"]:
+            click.echo(f"warning: {warning}", err=True)
+    for sentence in missed:
+        click.echo(f"goal missed: {sentence}", err=True)
+    if summary_json is not None:
+        text = json.dumps(summary, indent=2, sort_keys=True) + "\n"
+        if summary_json == "-":
+            click.echo(text, nl=False)
+        else:
+            from qcompiler.container import write_atomically
+
+            write_atomically(Path(summary_json), text.encode())

@@ -1,0 +1,104 @@
+"""How facts look on a terminal."""
+
+import math
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+
+def format_shape(shape: Sequence[object]) -> str:
+    """``1 × 3 × 224 × 224``, or ``scalar``."""
+    return " × ".join(map(str, shape)) or "scalar"
+
+
+def format_bytes(count: int | None) -> str:
+    """``3.5 MB`` (decimal units)."""
+    if count is None:
+        return "-"
+    size = float(count)
+    for unit in ("B", "kB", "MB"):
+        if size < 1000:
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1000
+    return f"{size:.2f} GB"
+
+
+def format_percent(share: float | None) -> str:
+    """``98.33 %``."""
+    return "-" if share is None else f"{100 * share:.2f} %"
+
+
+def format_decibels(value: float | str | None) -> str:
+    """``34.1 dB``; the string "inf", which stands for infinity in JSON, is ``exact``."""
+    if value is None:
+        return "-"
+    return "exact" if math.isinf(float(value)) else f"{value:.1f} dB"
+
+
+def summary_table(summary: Mapping[str, Any]) -> Table:
+    """The closing summary."""
+    table = Table(show_header=False, box=None, pad_edge=False)
+    table.add_column(style="bold")
+    table.add_column()
+    floats = summary["float_nodes"]
+    verdict = "yes, machine-checked" if summary["integer_only"] else f"NO: {len(floats)} float nodes: {_some(floats)}"
+    table.add_row("integer-only", verdict)
+    proven, total = summary["accumulators_proven"], summary["accumulators_total"]
+    headroom = summary["min_headroom_bits"]
+    room = "" if headroom is None else f", at least {headroom:.1f} bits of headroom"
+    table.add_row("accumulators", f"{proven} of {total} proven free of overflow{room}")
+    ratio = summary["model_bytes"] / summary["artifact_bytes"] if summary["artifact_bytes"] else 0
+    table.add_row(
+        "size",
+        f"{format_bytes(summary['model_bytes'])} → {format_bytes(summary['artifact_bytes'])} ({ratio:.2f}× smaller)",
+    )
+    table.add_row("arena", f"{format_bytes(summary['arena_bytes'])} for one sample")
+    for name, value in summary["sqnr_db"].items():
+        table.add_row("SQNR", f"{format_decibels(value)}  {name}")
+    if summary["top1_float"] is not None:
+        table.add_row(
+            "top-1",
+            f"float {format_percent(summary['top1_float'])}, int8 {format_percent(summary['top1_int'])}",
+        )
+    if summary["agreement"] is not None:
+        table.add_row("same class", f"{format_percent(summary['agreement'])} of {summary['evaluated_samples']} samples")
+    calibration = summary["calibration"]
+    source = (
+        "synthetic data"
+        if calibration["data"] == "synthetic"
+        else f"{calibration['samples']} samples of {calibration['data']}"
+    )
+    table.add_row("calibration", f"{calibration['method']} on {source}")
+    changed = sum(entry["changed"] for entry in summary["passes"])
+    seconds = summary["seconds"]
+    took = "" if seconds is None else f", {seconds:.1f} s in all"
+    table.add_row("passes", f"{len(summary['passes'])} run, {changed} changed the graph{took}")
+    return table
+
+
+def _some(names: Sequence[str], limit: int = 4) -> str:
+    shown = ", ".join(names[:limit])
+    return shown if len(names) <= limit else f"{shown}, and {len(names) - limit} more"
+
+
+@contextmanager
+def progress_reporter(*, quiet: bool) -> Iterator[Callable[[str, int, int], None] | None]:
+    """A progress callback that draws bars on standard error; None where that is not a terminal, or with -q."""
+    if quiet or not sys.stderr.isatty():
+        yield None
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        tasks: dict[str, TaskID] = {}
+
+        def report(what: str, done: int, total: int) -> None:
+            if what not in tasks:
+                tasks[what] = progress.add_task(what, total=total)
+            progress.update(tasks[what], completed=done, total=total)
+
+        yield report

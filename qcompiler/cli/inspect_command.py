@@ -1,0 +1,45 @@
+"""`qcompile inspect`: what a compiled model is."""
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from qcompiler.cli.display import format_shape, summary_table
+
+
+@click.command("inspect")
+@click.argument("artifact", metavar="OUT.qc", type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="Print the facts as JSON.")
+@click.option("--ir", is_flag=True, help="Print the integer graph as text.")
+def inspect_command(artifact: Path, *, as_json: bool, ir: bool) -> None:
+    """Check a compiled model and show its interface, the verdict and where it came from."""
+    from qcompiler.ir.printer import print_graph
+    from qcompiler.model import load
+
+    model = load(artifact)
+    if ir:
+        click.echo(print_graph(model.graph))
+        return
+    summary = dict(model.summary) | {"artifact_bytes": artifact.stat().st_size, "seconds": None}
+    if as_json:
+        click.echo(json.dumps(summary | {"provenance": dict(model.provenance)}, indent=2, sort_keys=True))
+        return
+    console = Console()
+    console.print(f"[bold]{artifact.name}[/bold]: {model.graph.name}, {len(model.graph)} nodes", highlight=False)
+    console.print(summary_table(summary))
+    table = Table(title="interface", title_justify="left", box=None, pad_edge=False)
+    for heading in ("", "name", "dtype", "shape"):
+        table.add_column(heading)
+    for value in model.graph.inputs:
+        table.add_row("input", value.name, str(value.type.dtype), format_shape(value.type.shape))
+    for name, value in zip(model.graph.output_names, model.graph.outputs, strict=True):
+        table.add_row("output", name, str(value.type.dtype), format_shape(value.type.shape))
+    console.print(table)
+    counts = Counter(node.op.name for node in model.graph.nodes())
+    console.print("ops: " + ", ".join(f"{count} {name}" for name, count in counts.most_common()), highlight=False)
+    for key, fact in model.provenance.items():
+        console.print(f"{key}: {fact}", highlight=False, soft_wrap=True)

@@ -1,0 +1,100 @@
+"""The `qcompile` command: the group of sub-commands, and what becomes of errors.
+
+Exit codes: 0 done; 1 a goal was missed (the model is saved); 2 user fault; 70 internal error; 130 interrupted.
+"""
+
+import os
+import sys
+import tempfile
+import traceback
+from collections.abc import Sequence
+from importlib.metadata import version
+
+import click
+
+from qcompiler.cli.compile_command import compile_command
+from qcompiler.cli.inspect_command import inspect_command
+from qcompiler.cli.passes_command import passes_command
+from qcompiler.cli.run_command import run_command
+from qcompiler.errors import InternalError, PassError, QCompilerError
+
+EXIT_USER_FAULT = 2
+EXIT_INTERNAL = 70
+EXIT_INTERRUPTED = 130
+
+
+class AbbreviatingGroup(click.Group):
+    """A group in which ``qcompile MODEL ...`` stands for ``qcompile compile MODEL ...``; sub-command names win."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        own = {"--help", "-h", "--version"}
+        if args and args[0] not in self.commands and args[0] not in own:
+            args = ["compile", *args]
+        return super().parse_args(ctx, args)
+
+
+@click.group(cls=AbbreviatingGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(version("qcompiler"), prog_name="qcompile")
+def cli() -> None:
+    """Compile ONNX models to integer-only programs and run them.
+
+    `qcompile MODEL.onnx` abbreviates `qcompile compile MODEL.onnx`. A model whose name is that of a sub-command is
+    written as a path: `qcompile ./run`.
+    """
+
+
+cli.add_command(compile_command)
+cli.add_command(run_command)
+cli.add_command(inspect_command)
+cli.add_command(passes_command)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and exit with its code."""
+    sys.exit(run(list(sys.argv[1:] if arguments is None else arguments)))
+
+
+def run(arguments: list[str]) -> int:
+    """Run the command line; returns the exit code and never raises."""
+    try:
+        code = cli.main(args=arguments, prog_name="qcompile", standalone_mode=False)
+    except (KeyboardInterrupt, click.Abort):
+        _complain("interrupted; no output was written")
+        return EXIT_INTERRUPTED
+    except click.ClickException as error:
+        error.show()
+        return EXIT_USER_FAULT
+    except (PassError, InternalError) as error:
+        _complain(f"internal error: {error}")
+        return EXIT_INTERNAL
+    except QCompilerError as error:
+        _complain(f"error: {error}")
+        return EXIT_USER_FAULT
+    except MemoryError:
+        _complain("error: out of memory; use fewer or smaller calibration samples, or a machine with more memory")
+        return EXIT_USER_FAULT
+    except BrokenPipeError:
+        # The reader of a pipe has left; keep the interpreter from complaining when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:  # noqa: BLE001  # the last resort: everything else is a fault of ours
+        _complain(f"internal error: {type(error).__name__}: {error}\n{_save_report(arguments)}")
+        return EXIT_INTERNAL
+    return code if isinstance(code, int) else 0
+
+
+def _complain(message: str) -> None:
+    click.echo(f"qcompile: {message}", err=True)
+
+
+def _save_report(arguments: list[str]) -> str:
+    """Save what reproduces the error being handled; returns a sentence that says where."""
+    versions = "\n".join(f"{name} {version(name)}" for name in ("qcompiler", "onnx", "numpy", "numba", "llvmlite"))
+    report = f"qcompile {' '.join(arguments)}\n\n{traceback.format_exc()}\n{versions}\npython {sys.version}\n"
+    try:
+        descriptor, name = tempfile.mkstemp(prefix="qcompile-report-", suffix=".txt")
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(report)
+    except OSError:
+        return f"The report could not be saved, so here it is:\n{report}"
+    return f"This is a fault of qcompiler; please report it with {name}: command, traceback, versions"

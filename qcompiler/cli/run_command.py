@@ -1,0 +1,55 @@
+"""`qcompile run`: run a compiled model on arrays from a file."""
+
+from pathlib import Path
+
+import click
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from qcompiler.cli.display import format_shape
+from qcompiler.container import write_atomically
+from qcompiler.ir import AnyArray
+
+
+@click.command("run")
+@click.argument("artifact", metavar="OUT.qc", type=click.Path(path_type=Path))
+@click.option(
+    "--input",
+    "data",
+    metavar="IN.npz",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="Input arrays named as the model's inputs (.npz), or a lone array (.npy or .npz) for a single input.",
+)
+@click.option("--output", metavar="OUT.npz", type=click.Path(path_type=Path), help="Where to save the outputs.")
+@click.option("--threads", type=click.IntRange(min=1), help="Threads (default: the usable physical cores).")
+def run_command(artifact: Path, data: Path, output: Path | None, threads: int | None) -> None:  # fmt: skip
+    """Run a compiled model on one batch of inputs."""
+    from qcompiler.calibration.data import read_arrays
+    from qcompiler.model import load
+
+    model = load(artifact)
+    feeds = read_arrays(data, model.graph)
+    outputs = model.session(threads).run(feeds)
+    if output is not None:
+        write_atomically(output, _npz(outputs))
+    table = Table(title=f"{artifact.name} on {data.name}", title_justify="left")
+    for heading in ("output", "dtype", "shape", "min", "max"):
+        table.add_column(heading, justify="left" if heading in ("output", "dtype", "shape") else "right")
+    for name, array in outputs.items():
+        low, high = (f"{f(array):.6g}" if array.size else "-" for f in (np.min, np.max))
+        table.add_row(name, str(array.dtype), format_shape(array.shape), low, high)
+    console = Console()
+    console.print(table)
+    if output is not None:
+        console.print(f"saved {output}", highlight=False)
+
+
+def _npz(arrays: dict[str, AnyArray]) -> bytes:
+    """The bytes of an .npz file."""
+    import io
+
+    buffer = io.BytesIO()
+    np.savez(buffer, allow_pickle=False, **arrays)  # type: ignore[arg-type]  # the stub takes the names for options
+    return buffer.getvalue()

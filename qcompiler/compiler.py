@@ -1,0 +1,184 @@
+"""`compile`: from an ONNX model to a `CompiledModel`, the one path that the command line and Python share."""
+
+import hashlib
+import os
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from qcompiler.calibration.data import open_source
+from qcompiler.errors import UsageError
+from qcompiler.evaluation import evaluate
+from qcompiler.importer import import_model
+from qcompiler.ir import AnyArray, Graph, ops
+from qcompiler.model import CompiledModel
+from qcompiler.pass_manager import PassContext, PassManager, PipelineCallback, format_pipeline, parse_pipeline
+from qcompiler.passes.expose_integer_io import ExposeIntegerIo
+from qcompiler.passes.prove_accumulators import prove
+from qcompiler.pipeline import pipeline_for
+from qcompiler.summary import evaluation_facts, pass_facts, structure_facts
+
+if TYPE_CHECKING:
+    from onnx import ModelProto  # noqa: TID251  # for the annotation of the public function only
+
+DataSource = str | os.PathLike[str] | AnyArray | Iterable[Mapping[str, AnyArray]]
+
+_CALIBRATION_SAMPLES_EVALUATED = 128
+"""Without validation data the comparison runs on this many calibration samples: enough for SQNR, quick on any model."""
+
+
+@dataclass(frozen=True)
+class Hooks:
+    """What a caller wants to see of a compilation while it runs.
+
+    Attributes:
+        progress: called with (what, done, total) by anything that takes over a second.
+        between_passes: called by the pass manager with (previous pass, graph, next pass).
+    """
+
+    progress: Callable[[str, int, int], None] | None = None
+    between_passes: Sequence[PipelineCallback] = ()
+
+
+def compile(  # noqa: PLR0913  # the options of the command line, all but three with a default
+    model: "str | os.PathLike[str] | bytes | ModelProto",
+    *,
+    target: str = "int8",
+    opt_level: int = 2,
+    calibration: DataSource | None = None,
+    calibration_method: str = "minmax",
+    validation: DataSource | None = None,
+    passes: str | None = None,
+    allow_float: bool = False,
+    io: str = "float",
+    dims: Mapping[str, int] | None = None,
+    threads: int | None = None,
+    reproducer_dir: str | os.PathLike[str] | None = None,
+    hooks: Hooks | None = None,
+) -> CompiledModel:
+    """Compile an ONNX model to an integer program.
+
+    Args:
+        model: path, serialized bytes or a loaded `onnx.ModelProto`.
+        target: ``int8``.
+        opt_level: 0 to 3, as ``-O0`` to ``-O3``.
+        calibration: float32 samples: a path (``.npz``, ``.npy``, a directory, ``file.py:function``), an iterable of
+            dicts by input name, or an array for a single-input model; first axis = samples. None: ranges from
+            BatchNormalization statistics, analytic bounds and a synthetic batch, with a warning.
+        calibration_method: ``minmax``, ``percentile``, ``entropy`` or ``mse``.
+        validation: data in the same forms to compare the two models on, with optional `labels`; default: the
+            calibration data.
+        passes: a pipeline such as ``"fold-constants,quantize"`` in place of that of `opt_level`.
+        allow_float: keep operators without an integer form in float instead of refusing them.
+        io: ``float``, or ``integer`` to expose the quantized tensors as inputs and outputs.
+        dims: sizes for symbolic dimensions, by name; the others stay dynamic.
+        threads: for calibration and evaluation; None: the usable physical cores.
+        reproducer_dir: where a failing pass leaves its reproducer; None: the current directory.
+        hooks: progress and callbacks.
+
+    Raises:
+        ModelError: the model cannot be read or is malformed; `UnsupportedOpError` lists what has no form here.
+        CalibrationDataError: data that does not fit the model.
+        UsageError: an unknown target, level, method, pass or option.
+        PassError: a pass failed; the message names the reproducer.
+    """
+    started = time.perf_counter()
+    hooks = hooks or Hooks()
+    if io not in ("float", "integer"):
+        raise UsageError(f"io={io!r} is neither 'float' nor 'integer'")
+    pipeline = parse_pipeline(passes) if passes is not None else pipeline_for(target, opt_level)
+    graph = import_model(model, dims=dims)
+    float_graph = graph.clone()
+    source = open_source(calibration, graph) if calibration is not None else None
+    checked = open_source(validation, graph) if validation is not None else source
+
+    context = PassContext(
+        calibration=source,
+        calibration_method=calibration_method,
+        allow_float=allow_float,
+        threads=threads,
+        progress=hooks.progress,
+    )
+    manager = PassManager(pipeline, callbacks=hooks.between_passes, reproducer_dir=reproducer_dir)
+    results = manager.run(graph, context)
+
+    evaluation = None
+    if checked is not None:
+        limit = None if validation is not None else _CALIBRATION_SAMPLES_EVALUATED
+        evaluation = evaluate(float_graph, graph, checked, threads=threads, limit=limit, progress=hooks.progress)
+    interface = interface_facts(graph)
+    if io == "integer":
+        ExposeIntegerIo().run(graph, context)
+
+    model_bytes, model_sha256 = model_facts(model)
+    summary: dict[str, Any] = {
+        "model": graph.name,
+        "target": target,
+        "opt_level": opt_level,
+        **structure_facts(graph, prove(graph)),
+        "model_bytes": model_bytes,
+        "artifact_bytes": None,
+        **memory_facts(graph),
+        **evaluation_facts(
+            evaluation,
+            "none" if checked is None else "validation" if validation is not None else "calibration",
+        ),
+        "calibration": {
+            "method": calibration_method,
+            "data": "synthetic" if source is None else source.origin,
+            "samples": 0 if source is None else len(source),
+        },
+        "interface": interface,
+        "passes": pass_facts(results),
+        "seconds": None,
+        "warnings": list(context.warnings),
+    }
+    provenance = {
+        "model_sha256": model_sha256,
+        "pipeline": format_pipeline(pipeline),
+        "calibration_sha256": context.calibration_digest,
+        "versions": {name: version(name) for name in ("qcompiler", "onnx", "numpy")},
+    }
+    compiled = CompiledModel(graph, summary, provenance, tuple(context.remarks))
+    summary["artifact_bytes"] = len(compiled.to_bytes())
+    summary["seconds"] = round(time.perf_counter() - started, 3)
+    return CompiledModel(graph, summary, provenance, tuple(context.remarks))
+
+
+def interface_facts(graph: Graph) -> dict[str, dict[str, Any]]:
+    """Scale and zero point (and axis) of each quantized graph input and output, by public name."""
+    facts: dict[str, dict[str, Any]] = {}
+    for value in graph.inputs:
+        for user in value.users:
+            if isinstance(user.op, ops.IntQuantize):
+                facts[value.name] = _quantization(user.op)
+    for name, value in zip(graph.output_names, graph.outputs, strict=True):
+        if value.producer is not None and isinstance(value.producer.op, ops.IntDequantize):
+            facts[name] = _quantization(value.producer.op)
+    return facts
+
+
+def _quantization(op: ops.IntQuantize | ops.IntDequantize) -> dict[str, Any]:
+    return {"scale": list(op.scale), "zero_point": list(op.zero_point), "axis": op.axis}
+
+
+def memory_facts(graph: Graph) -> dict[str, Any]:
+    """Arena of one sample as planned, and the least that liveness allows."""
+    from qcompiler.runtime.session import Session
+
+    plan = Session(graph, threads=1).plan_for_one_sample()
+    return {"arena_bytes": plan.peak_bytes, "arena_lower_bound_bytes": plan.lower_bound_bytes}
+
+
+def model_facts(model: "str | os.PathLike[str] | bytes | ModelProto") -> tuple[int, str]:
+    """Size and SHA-256 of the model's own bytes (external data not counted)."""
+    if isinstance(model, bytes):
+        data = model
+    elif isinstance(model, (str, os.PathLike)):
+        data = Path(model).read_bytes()
+    else:
+        data = model.SerializeToString(deterministic=True)
+    return len(data), hashlib.sha256(data).hexdigest()

@@ -1,0 +1,81 @@
+"""Running the float model and its compiled form side by side on data."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from qcompiler.calibration.data import CalibrationSource
+from qcompiler.ir import AnyArray, Graph
+from qcompiler.metrics import Classification, SignalToNoise
+
+_BATCH = 16
+
+
+@dataclass
+class Evaluation:
+    """What the comparison found.
+
+    Attributes:
+        samples: how many were run.
+        sqnr: by output name.
+        classification: if there is one output of class scores [samples, classes].
+    """
+
+    samples: int = 0
+    sqnr: dict[str, SignalToNoise] = field(default_factory=dict)
+    classification: Classification | None = None
+
+
+def evaluate(
+    float_graph: Graph,
+    compiled: Graph,
+    data: CalibrationSource,
+    *,
+    threads: int | None = None,
+    limit: int | None = None,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> Evaluation:
+    """Compare outputs on (at most `limit`) samples of `data`.
+
+    Integer outputs (`--io integer`) are compared by their real values.
+
+    Raises:
+        CalibrationDataError: the data does not fit the model.
+    """
+    from qcompiler.runtime.session import Session
+
+    reference, measured = Session(float_graph, threads=threads), Session(compiled, threads=threads)
+    result = Evaluation(sqnr={name: SignalToNoise() for name in float_graph.output_names})
+    scores = _class_scores(float_graph)
+    total = len(data) if limit is None else min(limit, len(data))
+    if scores is not None:
+        result.classification = Classification()
+    for batch in data.batches(_BATCH):
+        count = min(batch.size, total - result.samples)
+        if count <= 0:
+            break
+        feeds = {name: array[:count] for name, array in batch.feeds.items()}
+        exact, got = reference.run(feeds), measured.run(feeds)
+        for name, noise in result.sqnr.items():
+            noise.add(exact[name], got[name])
+        if result.classification is not None and scores is not None:
+            labels = None if batch.labels is None else batch.labels[:count]
+            result.classification.add(_rows(exact[scores]), _rows(got[scores]), labels)
+        result.samples += count
+        if progress is not None:
+            progress("comparing with the float model", result.samples, total)
+    return result
+
+
+def _class_scores(graph: Graph) -> str | None:
+    """The name of the output that holds class scores: the only output, [samples, classes >= 2]."""
+    if len(graph.outputs) != 1:
+        return None
+    shape = graph.outputs[0].type.shape
+    wide = len(shape) >= 2 and isinstance(shape[1], int) and shape[1] >= 2
+    return graph.output_names[0] if wide and all(d == 1 for d in shape[2:]) else None
+
+
+def _rows(scores: AnyArray) -> AnyArray:
+    return np.reshape(scores, (scores.shape[0], -1))

@@ -1,0 +1,74 @@
+"""`CompiledModel`: an integer graph with the facts about it; saved to and loaded from one file."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from qcompiler.artifact import decode, encode
+from qcompiler.container import read_file, write_atomically
+from qcompiler.ir import Graph
+from qcompiler.pass_manager import Remark
+
+if TYPE_CHECKING:
+    from qcompiler.runtime.session import Session
+
+
+class CompiledModel:
+    """What `compile` returns and `load` reads.
+
+    Attributes:
+        graph: the integer graph; `qcompiler.reference.run(model.graph, feeds)` is what a session must equal.
+        summary: the facts of the closing summary (see `qcompiler.summary`).
+        provenance: hashes, versions, pipeline and calibration that made the model.
+        remarks: why rewrites did not fire; empty for a loaded model.
+    """
+
+    def __init__(
+        self,
+        graph: Graph,
+        summary: Mapping[str, Any],
+        provenance: Mapping[str, Any],
+        remarks: tuple[Remark, ...] = (),
+    ) -> None:
+        self.graph = graph
+        self.summary: Mapping[str, Any] = MappingProxyType(dict(summary))
+        self.provenance: Mapping[str, Any] = MappingProxyType(dict(provenance))
+        self.remarks = remarks
+
+    def to_bytes(self) -> bytes:
+        """The artifact; the same model gives the same bytes."""
+        return encode(self.graph, self.summary, self.provenance)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the artifact; an existing file is replaced only when the new one is complete.
+
+        Raises:
+            UsageError: the file cannot be written.
+        """
+        write_atomically(Path(path), self.to_bytes())
+
+    def session(self, threads: int | None = None) -> "Session":
+        """A session that runs the model on `threads` threads (None: the usable physical cores)."""
+        from qcompiler.runtime.session import Session
+
+        return Session(self.graph, threads=threads)
+
+
+def load(path_or_bytes: str | os.PathLike[str] | bytes, *, mmap: bool = False) -> CompiledModel:
+    """Read a compiled model. Everything is checked: checksums, the graph, the overflow proof.
+
+    Args:
+        path_or_bytes: a ``.qc`` file or its contents.
+        mmap: map the file instead of reading it, so that weights are loaded when they are first used.
+
+    Raises:
+        ArtifactError: the file cannot be read, is truncated, altered or of another version.
+    """
+    if isinstance(path_or_bytes, bytes):
+        graph, summary, provenance = decode(path_or_bytes, "the given bytes")
+    else:
+        path = Path(path_or_bytes)
+        graph, summary, provenance = decode(read_file(path, map_file=mmap), str(path))
+    return CompiledModel(graph, summary, provenance)

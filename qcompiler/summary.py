@@ -1,0 +1,69 @@
+"""The facts of a compilation: the closing summary on screen, in ``--summary-json`` and in `CompiledModel.summary`.
+
+Keys: `integer_only`, `float_nodes`, `accumulators_proven`, `accumulators_total`, `min_headroom_bits`, `model_bytes`,
+`artifact_bytes`, `arena_bytes`, `arena_lower_bound_bytes`, `sqnr_db`, `top1_float`, `top1_int`, `agreement`,
+`evaluated_on`, `evaluated_samples`, `calibration`, `passes`, `seconds`, `warnings`.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from qcompiler.evaluation import Evaluation
+from qcompiler.ir import Graph, Stage, ops
+from qcompiler.pass_manager import PassResult
+from qcompiler.passes.prove_accumulators import AccumulatorProof
+
+_BOUNDARY = (ops.IntQuantize, ops.IntDequantize)
+
+
+def float_nodes(graph: Graph) -> list[str]:
+    """Names of the nodes that compute on floats, the boundary not counted."""
+    return [
+        node.name
+        for node in graph.nodes()
+        if not isinstance(node.op, _BOUNDARY)
+        and any(value.type.dtype.is_float for value in (*node.operands, *node.results))
+    ]
+
+
+def structure_facts(graph: Graph, proofs: Sequence[AccumulatorProof]) -> dict[str, Any]:
+    """What the compiled graph itself says: the verdict and the overflow proof."""
+    floats = float_nodes(graph)
+    return {
+        "integer_only": graph.stage is Stage.INTEGER and not floats,
+        "float_nodes": floats,
+        "accumulators_proven": sum(proof.headroom_bits >= 0 for proof in proofs),
+        "accumulators_total": len(proofs),
+        "min_headroom_bits": min((proof.headroom_bits for proof in proofs), default=None),
+    }
+
+
+def _decibels(value: float | None) -> float | str | None:
+    """JSON has no infinity: outputs that are equal throughout have the SQNR "inf"."""
+    return "inf" if value is not None and math.isinf(value) else value
+
+
+def evaluation_facts(evaluation: Evaluation | None, origin: str) -> dict[str, Any]:
+    """What the comparison with the float model says; None where the data does not tell."""
+    scores = evaluation.classification if evaluation else None
+    return {
+        "sqnr_db": {name: _decibels(noise.decibels) for name, noise in evaluation.sqnr.items()} if evaluation else {},
+        "top1_float": scores.top1_float if scores else None,
+        "top1_int": scores.top1_integer if scores else None,
+        "agreement": scores.agreement if scores else None,
+        "evaluated_on": origin,
+        "evaluated_samples": evaluation.samples if evaluation else 0,
+    }
+
+
+def pass_facts(results: Sequence[PassResult]) -> list[dict[str, Any]]:
+    """Name, seconds and changed flag of each pass that ran."""
+    return [{"name": r.spec, "seconds": round(r.seconds, 4), "changed": r.changed} for r in results]
+
+
+def reproducible(summary: Mapping[str, Any]) -> dict[str, Any]:
+    """The part of a summary that goes into the artifact: without times and sizes of the file itself."""
+    facts = {k: v for k, v in summary.items() if k not in ("seconds", "artifact_bytes")}
+    facts["passes"] = [{k: v for k, v in p.items() if k != "seconds"} for p in facts.get("passes", [])]
+    return facts

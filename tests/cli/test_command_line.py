@@ -1,0 +1,237 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from qcompiler.cli.main import run
+
+SUMMARY_KEYS = {
+    "integer_only",
+    "float_nodes",
+    "accumulators_proven",
+    "accumulators_total",
+    "min_headroom_bits",
+    "model_bytes",
+    "artifact_bytes",
+    "arena_bytes",
+    "sqnr_db",
+    "top1_float",
+    "top1_int",
+    "agreement",
+    "calibration",
+    "passes",
+    "warnings",
+}
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """An empty current directory."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def artifact(assets, tmp_path_factory):
+    """The digits CNN, compiled with its calibration images."""
+    path = tmp_path_factory.mktemp("artifact") / "cnn.qc"
+    code = run(
+        [str(assets / "digits_cnn.onnx"), "--calibrate", str(assets / "digits_calibration.npz"), "-o", str(path)]
+    )
+    assert code == 0
+    return path
+
+
+def test_compile_says_what_it_made(assets, here, capsys):
+    options = ["--calibrate", str(assets / "digits_calibration.npz"), "--validate", str(assets / "digits_test.npz")]
+    assert run([str(assets / "digits_cnn.onnx"), *options, "--summary-json", "facts.json"]) == 0
+    shown = capsys.readouterr()
+    assert "integer-only" in shown.out
+    assert "yes, machine-checked" in shown.out
+    assert shown.err == ""
+    assert sorted(p.name for p in here.iterdir()) == ["digits_cnn.qc", "facts.json"]
+    facts = json.loads(Path("facts.json").read_text())
+    assert set(facts) >= SUMMARY_KEYS
+    assert facts["integer_only"] is True
+    assert facts["float_nodes"] == []
+    assert facts["accumulators_proven"] == facts["accumulators_total"] > 0
+    assert facts["artifact_bytes"] == Path("digits_cnn.qc").stat().st_size
+    assert facts["model_bytes"] == (assets / "digits_cnn.onnx").stat().st_size
+    assert abs(facts["top1_float"] - facts["top1_int"]) < 0.01
+    assert facts["sqnr_db"]["logits"] > 25
+    assert {entry["changed"] for entry in facts["passes"]} == {True, False}
+
+
+def test_the_artifact_is_the_same_every_time(assets, here, artifact):
+    again = ["--calibrate", str(assets / "digits_calibration.npz"), "-o", "again.qc", "-q", "--threads", "1"]
+    assert run(["compile", str(assets / "digits_cnn.onnx"), *again]) == 0
+    assert Path("again.qc").read_bytes() == artifact.read_bytes()
+
+
+def test_summary_on_standard_output_is_only_json(assets, here, capsys):
+    calibrate = ["--calibrate", str(assets / "digits_calibration.npz")]
+    assert run([str(assets / "digits_cnn.onnx"), *calibrate, "--summary-json", "-"]) == 0
+    shown = capsys.readouterr()
+    assert json.loads(shown.out)["integer_only"] is True
+    assert "integer-only" in shown.err
+
+
+def test_without_calibration_data_it_works_and_warns(assets, here, capsys):
+    assert run([str(assets / "digits_cnn.onnx")]) == 0
+    assert "--calibrate" in capsys.readouterr().err
+    assert Path("digits_cnn.qc").exists()
+
+
+def test_run_equals_the_reference(assets, here, artifact, capsys):
+    import qcompiler
+
+    images = np.load(assets / "digits_test.npz")["image"][:7]
+    np.savez("in.npz", image=images)
+    assert run(["run", str(artifact), "--input", "in.npz", "--output", "out.npz"]) == 0
+    assert "logits" in capsys.readouterr().out
+    expected = qcompiler.reference.run(qcompiler.load(artifact).graph, {"image": images})
+    with np.load("out.npz") as got:
+        assert np.array_equal(got["logits"], expected["logits"])
+
+
+def test_inspect_shows_the_verdict_and_the_interface(artifact, capsys):
+    assert run(["inspect", str(artifact)]) == 0
+    shown = capsys.readouterr().out
+    assert "yes, machine-checked" in shown
+    assert "logits" in shown
+    assert run(["inspect", str(artifact), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["integer_only"] is True
+    assert run(["inspect", str(artifact), "--ir"]) == 0
+    assert "int.conv(" in capsys.readouterr().out
+
+
+def test_passes_are_listed(capsys):
+    assert run(["passes"]) == 0
+    shown = capsys.readouterr().out
+    assert "fold-batch-norm" in shown
+    assert "lower-to-integer" in shown
+
+
+def test_print_pipeline_can_be_given_back(assets, here, capsys):
+    assert run([str(assets / "digits_cnn.onnx"), "-O1", "--print-pipeline"]) == 0
+    pipeline = capsys.readouterr().out.strip()
+    assert "quantize" in pipeline
+    assert run([str(assets / "digits_cnn.onnx"), "--passes", pipeline, "--print-pipeline"]) == 0
+    assert capsys.readouterr().out.strip() == pipeline
+    assert list(here.iterdir()) == []
+
+
+def test_print_after_goes_to_standard_error(assets, here, capsys):
+    calibrate = ["--calibrate", str(assets / "digits_calibration.npz"), "-q"]
+    assert run([str(assets / "digits_cnn.onnx"), *calibrate, "--print-after", "fold-batch-norm"]) == 0
+    shown = capsys.readouterr()
+    assert "after fold-batch-norm" in shown.err
+    assert "batch_normalization(" not in shown.err
+    assert shown.out == ""
+
+
+def test_remarks_say_why_something_did_not_fire(assets, here, capsys):
+    calibrate = ["--calibrate", str(assets / "digits_calibration.npz"), "-q"]
+    assert run([str(assets / "digits_dsnet.onnx"), *calibrate, "--remarks"]) == 0
+    assert "remark: " in capsys.readouterr().err
+
+
+def test_a_missed_goal_exits_with_1_and_saves_the_model(assets, here, capsys):
+    calibrate = ["--calibrate", str(assets / "digits_calibration.npz")]
+    assert run([str(assets / "digits_cnn.onnx"), *calibrate, "--min-sqnr", "200"]) == 1
+    assert "goal missed: output logits has an SQNR of" in capsys.readouterr().err
+    assert Path("digits_cnn.qc").exists()
+
+
+def test_the_name_of_a_subcommand_wins_and_a_path_is_a_file(here, capsys):
+    assert run(["run"]) == 2
+    assert "Missing argument 'OUT.qc'" in capsys.readouterr().err
+    assert run(["./run"]) == 2
+    assert "no such file" in capsys.readouterr().err.lower()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["no-such-model.onnx"], "no-such-model.onnx"),
+        (["MODEL", "--calibrat", "x.npz"], "--calibrate"),
+        (["MODEL", "-O7"], "'7' is not one of"),
+        (["MODEL", "--target", "int3"], "int3"),
+        (["MODEL", "--passes", "fold-constant"], "fold-constants"),
+        (["MODEL", "--passes", "quantize{colour=1}"], "colour"),
+        (["MODEL", "--print-after", "quantise"], "quantise"),
+        (["MODEL", "--threads", "0"], "threads"),
+        (["MODEL", "--dim", "N=zero"], "NAME=SIZE"),
+        (["MODEL", "-o", "no/such/directory/out.qc"], "no/such/directory"),
+        (["MODEL", "-o", "."], "is a directory"),
+        (["MODEL", "--calibrate", "missing.npz"], "missing.npz"),
+        (["MODEL", "--max-top1-drop", "1"], "labels"),
+        (["inspect", "MODEL"], "is not a compiled model"),
+        (["run", "MODEL", "--input", "x.npz"], "is not a compiled model"),
+    ],
+)
+def test_a_user_fault_is_one_message_and_exit_code_2(assets, here, capsys, arguments, message):
+    model = str(assets / "digits_cnn.onnx")
+    assert run([model if a == "MODEL" else a for a in arguments]) == 2
+    shown = capsys.readouterr()
+    assert message in shown.err
+    assert "Traceback" not in shown.err
+    assert shown.out == ""
+    assert list(here.iterdir()) == []
+
+
+def test_an_old_output_survives_a_failed_compilation(assets, here):
+    Path("digits_cnn.qc").write_bytes(b"old")
+    assert run([str(assets / "digits_cnn.onnx"), "--calibrate", "missing.npz"]) == 2
+    assert Path("digits_cnn.qc").read_bytes() == b"old"
+
+
+def test_an_unexpected_error_leaves_a_report_and_exits_with_70(assets, here, capsys, monkeypatch):
+    import qcompiler.compiler
+
+    def fail(*_arguments, **_options):
+        raise ZeroDivisionError("a fault of ours")
+
+    monkeypatch.setattr(qcompiler.compiler, "import_model", fail)
+    monkeypatch.setenv("TMPDIR", str(here))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    assert run([str(assets / "digits_cnn.onnx")]) == 70
+    shown = capsys.readouterr().err
+    assert "ZeroDivisionError: a fault of ours" in shown
+    (report,) = here.glob("qcompile-report-*.txt")
+    assert str(report) in shown
+    assert "Traceback" in report.read_text()
+
+
+def test_interrupt_exits_with_130_and_leaves_nothing(assets, here):
+    slow = here / "slow.py"
+    slow.write_text(
+        "import sys, time, numpy\n"
+        "def samples():\n"
+        "    print('reading', file=sys.stderr, flush=True)\n"
+        "    while True:\n"
+        "        time.sleep(0.01)\n"
+        "        yield {'image': numpy.zeros((1, 1, 8, 8), numpy.float32)}\n"
+    )
+    command = [sys.executable, "-c", "from qcompiler.cli.main import main; main()"]
+    process = subprocess.Popen(
+        [*command, str(assets / "digits_cnn.onnx"), "--calibrate", f"{slow}:samples"],
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
+    )
+    assert process.stderr is not None
+    assert "reading" in process.stderr.readline()
+    time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    _, rest = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "interrupted" in rest
+    assert "Traceback" not in rest
+    assert [p.name for p in here.iterdir() if p.suffix != ".py" and p.name != "__pycache__"] == []
