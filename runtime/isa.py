@@ -7,6 +7,9 @@ that its target lacks, so an illegal choice is refused here.
 
 import os
 import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cache
 
@@ -31,9 +34,7 @@ _AVX512 = _AVX2 | {"avx512f", "avx512bw", "avx512vl"}
 _VNNI = _AVX512 | {"avx512vnni"}
 _CPU_FEATURES: dict[str, frozenset[str]] = {
     # x86-64 CPU names of LLVM; a name that is not here is taken to have nothing beyond the baseline
-    **dict.fromkeys(
-        ("generic", "x86-64", "x86-64-v2", "nehalem", "sandybridge", "ivybridge"), frozenset[str]()
-    ),
+    **dict.fromkeys(("generic", "x86-64", "x86-64-v2", "nehalem", "sandybridge", "ivybridge"), frozenset[str]()),
     **dict.fromkeys(("haswell", "broadwell", "skylake", "x86-64-v3", "znver1", "znver2", "znver3"), _AVX2),
     **dict.fromkeys(("skylake-avx512", "cannonlake", "x86-64-v4"), _AVX512),
     **dict.fromkeys(("cascadelake", "cooperlake", "icelake-client", "icelake-server"), _VNNI),
@@ -86,15 +87,31 @@ def current() -> str:
     if not wanted:
         return available()[0]
     if wanted not in REQUIREMENTS:
-        raise UsageError(
-            f"{ENVIRONMENT_VARIABLE}={wanted!r} is unknown; choose one of {', '.join(REQUIREMENTS)}"
-        )
+        raise UsageError(f"{ENVIRONMENT_VARIABLE}={wanted!r} is unknown; choose one of {', '.join(REQUIREMENTS)}")
     if not target().supports(wanted):
         raise UsageError(
             f"{ENVIRONMENT_VARIABLE}={wanted}: the JIT target {target().cpu!r} ({platform.machine()}) lacks "
             f"{_missing(wanted)}; unset it or choose one of {', '.join(available())}"
         )
     return wanted
+
+
+_emitted: ContextVar[str] = ContextVar("emitted")
+
+
+@contextmanager
+def emitting(isa: str) -> Iterator[None]:
+    """While a kernel is compiled: the primitive that it is for."""
+    token = _emitted.set(isa)
+    try:
+        yield
+    finally:
+        _emitted.reset(token)
+
+
+def emitted() -> str:
+    """The primitive of the kernel that is being compiled; for code generators."""
+    return _emitted.get()
 
 
 def _missing(isa: str) -> str:

@@ -25,9 +25,7 @@ def emitted(result: types.Type, *parameters: types.Type) -> Callable[[Emit], Any
     """
 
     def make(emit: Emit) -> Any:  # noqa: ANN401 - a Numba intrinsic
-        def define(
-            _typing_context: object, *_arguments: types.Type
-        ) -> tuple[object, Callable[..., ir.Value]]:
+        def define(_typing_context: object, *_arguments: types.Type) -> tuple[object, Callable[..., ir.Value]]:
             return result(*parameters), generate
 
         def generate(

@@ -69,6 +69,4 @@ def fill_bytes(builder: ir.IRBuilder, target: ir.Value, value: ir.Value, count: 
     """Set `count` bytes to the low 8 bits of `value`."""
     pointer = _I8.as_pointer()
     memset = builder.module.declare_intrinsic("llvm.memset", [pointer, _I64])
-    builder.call(
-        memset, [builder.inttoptr(target, pointer), builder.trunc(value, _I8), count, ir.Constant(_I1, 0)]
-    )
+    builder.call(memset, [builder.inttoptr(target, pointer), builder.trunc(value, _I8), count, ir.Constant(_I1, 0)])

@@ -12,7 +12,6 @@ is compiled, or read from the cache, when its address is first needed.
 
 import threading
 from collections.abc import Callable, Iterable
-from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -34,7 +33,6 @@ _configuration = vars(config)
 
 _registry: dict[str, "Kernel"] = {}
 _compile_lock = threading.RLock()  # Numba's configuration is process-wide
-_emitted_isa: ContextVar[str] = ContextVar("emitted_isa")
 
 
 class Progress(Protocol):
@@ -98,13 +96,10 @@ class Kernel:
 
     def _compile(self, isa_name: str) -> CFunc:
         if _configuration["DISABLE_JIT"]:
-            raise UsageError(
-                "NUMBA_DISABLE_JIT is set, and compiled models run on compiled kernels only; unset it"
-            )
+            raise UsageError("NUMBA_DISABLE_JIT is set, and compiled models run on compiled kernels only; unset it")
         directory = self._directory(isa_name)
         saved = _configuration["CACHE_DIR"]
-        token = _emitted_isa.set(isa_name)
-        try:
+        with isa.emitting(isa_name):
             if directory is None:
                 return _compile(self.function, cached=False)
             _configuration["CACHE_DIR"] = str(directory)
@@ -112,9 +107,8 @@ class Kernel:
                 return _compile(self.function, cached=True)
             except OSError:  # the disk is full, or another process pruned the directory
                 return _compile(self.function, cached=False)
-        finally:
-            _configuration["CACHE_DIR"] = saved
-            _emitted_isa.reset(token)
+            finally:
+                _configuration["CACHE_DIR"] = saved
 
 
 def _compile(function: KernelFunction, *, cached: bool) -> CFunc:
@@ -134,8 +128,7 @@ def kernel(name: str, words: Iterable[str]) -> Callable[[KernelFunction], Kernel
         taken = _registry.get(name)
         if taken is not None:
             raise PluginError(
-                f"kernel {name!r} is defined twice: "
-                f"in {taken.function.__module__} and in {function.__module__}"
+                f"kernel {name!r} is defined twice: in {taken.function.__module__} and in {function.__module__}"
             )
         if "<locals>" in function.__qualname__:
             raise PluginError(f"kernel {name!r}: {function.__qualname__} must be a module-level function")
@@ -154,9 +147,7 @@ def kernel_named(name: str) -> Kernel:
     try:
         return _registry[name]
     except KeyError:
-        raise InternalError(
-            f"there is no kernel {name!r}; registered: {', '.join(sorted(_registry))}"
-        ) from None
+        raise InternalError(f"there is no kernel {name!r}; registered: {', '.join(sorted(_registry))}") from None
 
 
 def registered_kernels() -> tuple[str, ...]:
@@ -176,8 +167,3 @@ def compile_kernels(names: Iterable[str], progress: Progress | None = None) -> d
             progress(each.name, done, len(missing))
         _ = each.address
     return {each.name: each.address for each in kernels}
-
-
-def emitted_isa() -> str:
-    """The primitive that the kernel being compiled is for; called by code generators while they emit."""
-    return _emitted_isa.get()

@@ -1,0 +1,137 @@
+"""The epilogue of the tiles: accumulators to results, exactly `clamp(zp + ((acc*M + 2^(s-1)) >> s), lo, hi)`.
+
+With s >= 33 the shift of the 64-bit product splits: with h = (acc*M) >> 32, which is the high half of a 32-bit
+multiplication, the result is (h + 2^(s-33)) >> (s-32). That never overflows 32 bits, so only one 32-bit add and one
+shift follow two `vpmuldq`. A shift s < 33 becomes 33 by shifting the accumulator left by 33 - s, after clamping it
+to where it still fits: a channel that clamps there is far outside of any 8-bit or 16-bit range anyway.
+
+Parameters of a vector of channels are one *record*: seven vectors of s32, see `FIELDS`.
+"""
+
+from collections.abc import Sequence
+
+from llvmlite import ir
+
+from qcompiler.runtime.codegen.primitives import Primitive
+from qcompiler.runtime.codegen.vectors import (
+    I8,
+    I16,
+    I32,
+    I64,
+    call,
+    clamp,
+    constant,
+    load,
+    offset,
+    shuffle,
+    splat,
+    splat_constant,
+    store,
+    vector,
+)
+
+FIELDS = ("bias", "multiplier", "odd_multiplier", "half", "shift", "limit", "left_shift")
+"""`half` is 2^(shift-1), `shift` is s - 32. `odd_multiplier` has the odd lanes' multipliers in the even lanes."""
+
+FORM_U8, FORM_S16, FORM_S32 = range(3)
+"""What is stored. s8 is stored as u8 with 128 added to zero point and bounds, and the top bit flipped."""
+
+PARAMETERS = ("zp_out", "lo", "hi", "flip", "form", "large")
+"""Consecutive operand words of every kernel with this epilogue. `large`: some shift was below 33."""
+
+
+def field(builder: ir.IRBuilder, p: Primitive, record: ir.Value, name: str) -> ir.Value:
+    """One vector of a record."""
+    return load(builder, offset(builder, record, FIELDS.index(name) * p.vector_bytes), p.s32, 4)
+
+
+def parameter(builder: ir.IRBuilder, parameters: ir.Value, name: str) -> ir.Value:
+    """One operand word, i64."""
+    return load(builder, offset(builder, parameters, 8 * PARAMETERS.index(name)), I64, 8)
+
+
+def record_bytes(p: Primitive) -> int:
+    """Size of the record of one vector of channels."""
+    return len(FIELDS) * p.vector_bytes
+
+
+def emit_rescale(
+    builder: ir.IRBuilder, p: Primitive, accs: Sequence[ir.Value], records: Sequence[ir.Value], large: ir.Value
+) -> list[ir.Value]:
+    """s32 accumulators to s32 results without zero point; `records` holds the address of each one's record."""
+    accs = _shift_left_if_large(builder, p, accs, records, large)
+    results = []
+    half_lanes = vector(I64, p.lanes // 2)
+    upper = splat_constant(half_lanes, 32)
+
+    def low(value: ir.Value) -> ir.Value:  # sign-extended low halves: low(x) * low(y) is one `vpmuldq`
+        return builder.ashr(builder.shl(value, upper), upper)
+
+    odd_lanes = [index for i in range(p.lanes // 2) for index in (2 * i + 1, p.lanes + 2 * i + 1)]
+    for acc, record in zip(accs, records, strict=True):
+        pairs = builder.bitcast(acc, half_lanes)
+        multiplier = builder.bitcast(field(builder, p, record, "multiplier"), half_lanes)
+        odd_multiplier = builder.bitcast(field(builder, p, record, "odd_multiplier"), half_lanes)
+        even = builder.mul(low(pairs), low(multiplier))
+        odd = builder.mul(builder.ashr(pairs, upper), low(odd_multiplier))
+        high = shuffle(builder, builder.bitcast(even, p.s32), builder.bitcast(odd, p.s32), odd_lanes)
+        rounded = builder.add(high, field(builder, p, record, "half"))
+        results.append(builder.ashr(rounded, field(builder, p, record, "shift")))
+    return results
+
+
+def _shift_left_if_large(
+    builder: ir.IRBuilder, p: Primitive, accs: Sequence[ir.Value], records: Sequence[ir.Value], large: ir.Value
+) -> Sequence[ir.Value]:
+    before = builder.block
+    shifting, after = builder.append_basic_block("large"), builder.append_basic_block("rescale")
+    builder.cbranch(builder.icmp_signed("!=", large, constant(0)), shifting, after)
+    builder.position_at_end(shifting)
+    shifted = []
+    for acc, record in zip(accs, records, strict=True):
+        limit = field(builder, p, record, "limit")
+        shifted.append(
+            builder.shl(clamp(builder, acc, builder.not_(limit), limit), field(builder, p, record, "left_shift"))
+        )
+    builder.branch(after)
+    builder.position_at_end(after)
+    merged = []
+    for plain, moved in zip(accs, shifted, strict=True):
+        phi = builder.phi(p.s32)
+        phi.add_incoming(plain, before)
+        phi.add_incoming(moved, shifting)
+        merged.append(phi)
+    return merged
+
+
+def emit_u8(builder: ir.IRBuilder, p: Primitive, values: Sequence[ir.Value], parameters: ir.Value) -> ir.Value:
+    """Four vectors of results to one of bytes: in each 16-byte lane 4 of the first, 4 of the second, and so on."""
+    zp, lo, hi, flip = (parameter(builder, parameters, name) for name in PARAMETERS[:4])
+    pairs = [p.pack_s16(builder, values[i], values[i + 1]) for i in (0, 2)]
+    words = pairs[0].type
+    zero_point = splat(builder, builder.trunc(zp, I16), words)
+    name = f"llvm.sadd.sat.v{words.count}i16"
+    packed = p.pack_u8(builder, *(call(builder, name, words, x, zero_point) for x in pairs))
+    low, high, top = (splat(builder, builder.trunc(x, I8), packed.type) for x in (lo, hi, flip))
+    packed = builder.select(builder.icmp_unsigned("<", packed, low), low, packed)
+    packed = builder.select(builder.icmp_unsigned(">", packed, high), high, packed)
+    return builder.xor(packed, top)
+
+
+def emit_s16_stores(
+    builder: ir.IRBuilder, value: ir.Value, addresses: Sequence[ir.Value], parameters: ir.Value
+) -> None:
+    """Clamp one vector of results and store each four lanes as s16 at its own address."""
+    zp, lo, hi = (
+        splat(builder, builder.trunc(parameter(builder, parameters, name), I32), value.type) for name in PARAMETERS[:3]
+    )
+    value = clamp(builder, builder.add(value, zp), lo, hi)
+    for start, address in zip(range(0, value.type.count, 4), addresses, strict=True):
+        quarter = shuffle(builder, value, value, range(start, start + 4))
+        store(builder, builder.trunc(quarter, vector(I16, 4)), address)
+
+
+def emit_s32_stores(builder: ir.IRBuilder, value: ir.Value, addresses: Sequence[ir.Value]) -> None:
+    """Store each four lanes of an accumulator at its own address."""
+    for start, address in zip(range(0, value.type.count, 4), addresses, strict=True):
+        store(builder, shuffle(builder, value, value, range(start, start + 4)), address)

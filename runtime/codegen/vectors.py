@@ -1,0 +1,74 @@
+"""Short names for the vector IR that the tiles are made of. Addresses are i64 values."""
+
+from collections.abc import Sequence
+
+from llvmlite import ir
+
+I1, I8, I16, I32, I64 = map(ir.IntType, (1, 8, 16, 32, 64))
+
+
+def vector(element: ir.Type, count: int) -> ir.VectorType:
+    """The type <count x element>."""
+    return ir.VectorType(element, count)
+
+
+def constant(value: int) -> ir.Constant:
+    """An i64."""
+    return ir.Constant(I64, value)
+
+
+def splat_constant(kind: ir.VectorType, value: int) -> ir.Constant:
+    """A vector of equal constants."""
+    return ir.Constant(kind, [ir.Constant(kind.element, value)] * kind.count)
+
+
+def splat(builder: ir.IRBuilder, scalar: ir.Value, kind: ir.VectorType) -> ir.Value:
+    """A scalar of the element's type in every lane."""
+    undefined = ir.Constant(kind, ir.Undefined)
+    first = builder.insert_element(undefined, scalar, ir.Constant(I32, 0))
+    return builder.shuffle_vector(first, undefined, splat_constant(vector(I32, kind.count), 0))
+
+
+def load(builder: ir.IRBuilder, address: ir.Value, kind: ir.Type, align: int) -> ir.Value:
+    """Load a value of type `kind`."""
+    value = builder.load(builder.inttoptr(address, kind.as_pointer()), typ=kind)
+    value.align = align
+    return value
+
+
+def store(builder: ir.IRBuilder, value: ir.Value, address: ir.Value, align: int = 1) -> None:
+    """Store a value."""
+    builder.store(value, builder.inttoptr(address, value.type.as_pointer()), align=align)
+
+
+def offset(builder: ir.IRBuilder, address: ir.Value, by: int) -> ir.Value:
+    """An address and a constant number of bytes."""
+    return builder.add(address, constant(by)) if by else address
+
+
+def shuffle(builder: ir.IRBuilder, x: ir.Value, y: ir.Value, indices: Sequence[int]) -> ir.Value:
+    """Lanes of the concatenation of x and y."""
+    mask = ir.Constant(vector(I32, len(indices)), [ir.Constant(I32, index) for index in indices])
+    return builder.shuffle_vector(x, y, mask)
+
+
+def interleave(builder: ir.IRBuilder, x: ir.Value, y: ir.Value, *, high: bool) -> ir.Value:
+    """Interleave the low or the high halves of each 16-byte lane of two vectors (`punpckl`, `punpckh`)."""
+    count = x.type.count
+    per_lane = 128 // x.type.element.width
+    start = per_lane // 2 if high else 0
+    firsts = [lane + start + i for lane in range(0, count, per_lane) for i in range(per_lane // 2)]
+    return shuffle(builder, x, y, [index for first in firsts for index in (first, count + first)])
+
+
+def clamp(builder: ir.IRBuilder, x: ir.Value, low: ir.Value, high: ir.Value) -> ir.Value:
+    """Signed min(max(x, low), high)."""
+    x = builder.select(builder.icmp_signed("<", x, low), low, x)
+    return builder.select(builder.icmp_signed(">", x, high), high, x)
+
+
+def call(builder: ir.IRBuilder, name: str, result: ir.Type, *arguments: ir.Value) -> ir.Value:
+    """Call an LLVM intrinsic by its full name."""
+    kind = ir.FunctionType(result, [argument.type for argument in arguments])
+    function = builder.module.globals.get(name) or ir.Function(builder.module, kind, name)
+    return builder.call(function, list(arguments))

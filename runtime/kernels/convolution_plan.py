@@ -1,0 +1,364 @@
+"""Plans of `int_conv`: weights are packed once for a model, the rest is worked out once for each input shape.
+
+    packed = pack_conv(weight, bias, requantization, zp_in=3, x_dtype=DType.U8, isa=isa.current())
+    plan = packed.plan(batch=1, height=56, width=56, strides=(1, 1), pads=(1, 1, 1, 1))
+
+The lowering makes an instruction of a plan: buffers for the words "x", "out" and "scratch", constants for those in
+`plan.constants`, and the integers as they are. Activations that are s8 are read as u8 with 128 added to both the
+values (a flipped top bit, while staging) and the zero point (in the bias).
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+from qcompiler.ir.types import DType
+from qcompiler.runtime.codegen.primitives import Primitive, TileShape, primitive_named
+from qcompiler.runtime.codegen.tile import channel_of
+from qcompiler.runtime.kernels.convolution import (
+    IN_PLACE,
+    PADDED_ROWS,
+    PARTIAL_BYTES,
+    PIXELS,
+    SAMPLED_ROWS,
+    TILE_WORDS,
+)
+from qcompiler.runtime.kernels.packing import S8, S32, S64, Bytes, Epilogue, Requantization, aligned
+from qcompiler.runtime.kernels.packing import make_epilogue, round_up
+
+STAGE_BYTES = 48 * 1024  # of scratch that a block aims for: with one tile's weights it stays in the L2 cache
+BLOCK_PIXELS = 24  # a multiple of the usual tiles' pixels
+LARGEST_BLOCK_PIXELS = 480
+STAGE_SLACK = 64  # bytes: the last run may be padded to whole groups, whose weights are zero
+SHARE_NS = 5000.0  # a share is worth at least this much time
+
+
+@dataclass(frozen=True, eq=False)
+class KernelPlan:
+    """One kernel call for concrete shapes.
+
+    Attributes:
+        kernel: name in the registry.
+        constants: word -> array, aligned; addresses at run time.
+        integers: word -> value.
+        scratch_bytes: size of the buffer for the word "scratch", all shares together; aligned like any buffer.
+        shares: the most shares that are any use.
+        cost: predicted nanoseconds on one thread.
+        out_shape: NHWC.
+    """
+
+    kernel: str
+    constants: Mapping[str, npt.NDArray[np.generic]]
+    integers: Mapping[str, int]
+    scratch_bytes: int
+    shares: int
+    cost: float
+    out_shape: tuple[int, int, int, int]
+
+
+@dataclass(frozen=True, eq=False)
+class PackedConv:
+    """A convolution's constants for one primitive.
+
+    Attributes:
+        weights: [tile, run, group of activations, vector, lane, activation], s8 or s16.
+        records: [tile, vector], see `rescale`.
+        tiles: s64[tile, TILE_WORDS].
+        per_group: input channels of a group.
+        kernel: (kh, kw); with `dilations`.
+        runs: number of runs of a pixel; run_items: activations of each, without padding.
+    """
+
+    isa: str
+    weights: Bytes
+    records: Bytes
+    tiles: S64
+    epilogue: Epilogue
+    flip_in: int
+    zp_in: int
+    per_group: int
+    group: int
+    cout: int
+    kernel: tuple[int, int]
+    dilations: tuple[int, int]
+    runs: int
+    run_items: int
+
+    @property
+    def cin(self) -> int:
+        return self.per_group * self.group
+
+    @cached_property
+    def primitive(self) -> Primitive:
+        return primitive_named(self.isa)
+
+    def plan(
+        self,
+        batch: int,
+        height: int,
+        width: int,
+        *,
+        strides: tuple[int, int] = (1, 1),
+        pads: tuple[int, int, int, int] = (0, 0, 0, 0),
+        max_shares: int = 8,
+    ) -> KernelPlan:
+        """The call for x[batch, height, width, cin]; pads: top, left, bottom, right.
+
+        The output must not be empty.
+        """
+        geometry = _Geometry(self, batch, height, width, strides, pads)
+        macs = geometry.pixels * self.cout * self.per_group * math.prod(self.kernel)
+        cost = macs / _MACS_PER_NS[self.isa.removesuffix("-emulated")] + geometry.pixels * self.cout * 0.15
+        tile_count = len(self.tiles)
+        shares = max(1, min(max_shares, int(cost / SHARE_NS), max(tile_count, geometry.units)))
+        by_tiles = geometry.units < 4 * shares and tile_count > geometry.units
+        shares = min(shares, tile_count if by_tiles else geometry.units)
+        stage = 0 if geometry.staging == IN_PLACE else geometry.stage_bytes(geometry.block_units) + STAGE_SLACK
+        scratch = round_up(PARTIAL_BYTES + stage, 64)
+        integers = {
+            **self.epilogue.parameters,
+            **geometry.integers(),
+            "scratch_bytes": scratch,
+            "share_limit": shares,
+            "by_tiles": int(by_tiles),
+            "flip_in": self.flip_in,
+            "zp_in": self.zp_in,
+            "tile_count": tile_count,
+            "run_count": self.runs,
+            "run_bytes": round_up(self.run_items * self.primitive.activation_bytes, 4),
+            "out_stride": self.cout * self.epilogue.itemsize,
+            "cin": self.cin,
+        }
+        constants = {
+            "weights": self.weights,
+            "records": self.records,
+            "tiles": self.tiles,
+            "offsets": geometry.offsets(),
+        }
+        out_shape = (batch, geometry.out_height, geometry.out_width, self.cout)
+        return KernelPlan("int_conv", constants, integers, scratch * shares, shares, cost, out_shape)
+
+
+_MACS_PER_NS = {"vnni512": 200.0, "vnni256": 100.0, "avx512": 100.0, "avx2": 70.0, "generic": 15.0}
+
+
+@dataclass(frozen=True)
+class _Geometry:
+    """How the output divides into units and where a pixel's activations are. Sizes in activations or bytes."""
+
+    conv: PackedConv
+    batch: int
+    height: int
+    width: int
+    strides: tuple[int, int]
+    pads: tuple[int, int, int, int]
+
+    @cached_property
+    def window(self) -> tuple[int, int]:
+        (kh, kw), (dh, dw) = self.conv.kernel, self.conv.dilations
+        return (kh - 1) * dh + 1, (kw - 1) * dw + 1
+
+    @cached_property
+    def out_height(self) -> int:
+        return (self.height + self.pads[0] + self.pads[2] - self.window[0]) // self.strides[0] + 1
+
+    @cached_property
+    def out_width(self) -> int:
+        return (self.width + self.pads[1] + self.pads[3] - self.window[1]) // self.strides[1] + 1
+
+    @cached_property
+    def pixels(self) -> int:
+        return self.batch * self.out_height * self.out_width
+
+    @cached_property
+    def pointwise(self) -> bool:
+        """Each output pixel reads the one input pixel at its place."""
+        return self.window == (1, 1) and self.strides == (1, 1) and not any(self.pads)
+
+    @cached_property
+    def staging(self) -> int:
+        conv, p = self.conv, self.conv.primitive
+        if p.activation_bytes == 1 and not conv.flip_in and conv.run_items % p.group == 0 and not any(self.pads):
+            return IN_PLACE
+        if self.pointwise:
+            return PIXELS
+        if self.window == (1, 1) and not any(self.pads):
+            return SAMPLED_ROWS
+        return PADDED_ROWS
+
+    @cached_property
+    def unit_pixels(self) -> int:
+        return 1 if self.pointwise else self.out_width
+
+    @cached_property
+    def units(self) -> int:
+        return self.pixels // self.unit_pixels
+
+    @cached_property
+    def image_units(self) -> int:
+        return self.units if self.pointwise else self.out_height
+
+    @cached_property
+    def pitch(self) -> int:
+        """Bytes from one row of activations to the next, where the tiles read them."""
+        columns = self.width + self.pads[1] + self.pads[3] if self.staging == PADDED_ROWS else self.width
+        return columns * self.conv.cin * self.conv.primitive.activation_bytes
+
+    def stage_bytes(self, units: int) -> int:
+        """Bytes that staging `units` units takes."""
+        if self.staging == PADDED_ROWS:
+            return ((units - 1) * self.strides[0] + self.window[0]) * self.pitch
+        return units * self.unit_pixels * self.conv.cin * self.conv.primitive.activation_bytes
+
+    @cached_property
+    def block_units(self) -> int:
+        largest = max(1, LARGEST_BLOCK_PIXELS // self.unit_pixels)
+        if self.staging != IN_PLACE:
+            one, two = self.stage_bytes(1), self.stage_bytes(2)
+            largest = min(largest, max(0, STAGE_BYTES - one) // (two - one) + 1)
+        if self.pointwise:
+            largest = max(BLOCK_PIXELS, largest // BLOCK_PIXELS * BLOCK_PIXELS)
+        return min(largest, self.image_units)
+
+    def offsets(self) -> npt.NDArray[np.generic]:
+        """s64: the byte offset of each run, then that of each pixel of a block."""
+        conv, item = self.conv, self.conv.primitive.activation_bytes
+        (kh, kw), (dh, dw) = conv.kernel, conv.dilations
+        columns = np.arange(kw if conv.runs == kh * kw else 1, dtype=np.int64) * dw * conv.cin * item
+        runs = (np.arange(kh, dtype=np.int64) * dh * self.pitch)[:, None] + columns
+        row_step, pixel_step = self.strides[0] * self.pitch, self.strides[1] * conv.cin * item
+        if self.staging in (PIXELS, SAMPLED_ROWS):
+            row_step, pixel_step = self.unit_pixels * conv.cin * item, conv.cin * item
+        elif self.pointwise:
+            row_step = conv.cin * item
+        rows = (np.arange(self.block_units, dtype=np.int64) * row_step)[:, None]
+        pixels = rows + np.arange(self.unit_pixels, dtype=np.int64) * pixel_step
+        return aligned(np.concatenate([runs.ravel(), pixels.ravel()])).view(np.int64)
+
+    def integers(self) -> dict[str, int]:
+        cin = self.conv.cin
+        row_items = self.width * cin
+        return {
+            "staging": self.staging,
+            "item_bytes": self.conv.primitive.activation_bytes,
+            "units": self.units,
+            "image_units": self.image_units,
+            "block_units": self.block_units,
+            "unit_pixels": self.unit_pixels,
+            "image_bytes": self.height * row_items,
+            "unit_bytes": cin if self.pointwise else self.strides[0] * row_items,
+            "column_step": self.strides[1] * cin,
+            "height": self.height,
+            "row_items": row_items,
+            "row_step": self.strides[0],
+            "window_rows": self.window[0],
+            "pad_top": self.pads[0],
+            "pad_left": self.pads[1] * cin,
+            "pad_right": self.pads[3] * cin,
+        }
+
+
+def pack_conv(
+    weight: S8,
+    bias: S32,
+    requantization: Requantization | None,
+    *,
+    zp_in: int,
+    x_dtype: DType,
+    isa: str,
+    dilations: tuple[int, int] = (1, 1),
+    group: int = 1,
+) -> PackedConv:
+    """Pack a convolution for one primitive.
+
+    Args:
+        weight: s8[cout, cin / group, kh, kw].
+        bias: s32[cout], with -zp_in * sum(weight) folded in.
+        requantization: None to store the accumulators as s32.
+        zp_in: zero point of the activations, with which borders are padded.
+        x_dtype: u8 or s8.
+        isa: a primitive's name.
+        dilations: of (rows, columns).
+        group: number of groups.
+    """
+    cout, per_group, kh, kw = weight.shape
+    p = primitive_named(isa)
+    flip = 128 if x_dtype is DType.S8 else 0
+    sums = weight.reshape(cout, -1).sum(axis=1, dtype=np.int64)
+    epilogue = make_epilogue(bias.astype(np.int64) - flip * sums, requantization)
+    merged = group == 1 and (dilations[1] == 1 or kw == 1)  # neighbouring columns are neighbouring bytes
+    runs = kh if merged else kh * kw
+    flat = weight.transpose(0, 2, 3, 1).reshape(cout, runs, -1)
+    run_items = flat.shape[2]
+    groups_of_run = -(-run_items // p.group)
+    padded = np.zeros((cout, runs, groups_of_run * p.group), np.int8)
+    padded[:, :, :run_items] = flat
+    padded = padded.reshape(cout, runs, groups_of_run, p.group)
+    element = np.int8 if p.group == 4 else np.int16
+
+    weights, channels, tiles = [], [], []
+    weight_offset = record_offset = 0
+    record_size = epilogue.records(np.zeros((1, p.lanes), np.intp)).nbytes
+    for g in range(group):
+        for index, start, valid in _tiles_of(p, cout // group):
+            shape = p.tiles[index]
+            columns = shape.vectors * p.lanes
+            order = np.array([[channel_of(shape, v, lane) for lane in range(p.lanes)] for v in range(shape.vectors)])
+            inside = order < valid
+            own = np.where(inside, g * (cout // group) + start + order, 0)  # [vectors, lanes]
+            block = np.where(inside[:, :, None, None, None], padded[own], 0).astype(element)
+            weights.append(block.transpose(2, 3, 0, 1, 4).ravel())  # [run, group, vector, lane, activation]
+            channels.append(own)
+            first = g * (cout // group) + start
+            narrow = valid * epilogue.itemsize if valid < columns else 0
+            entry = [2 * index, shape.pixels, first * epilogue.itemsize, weight_offset, record_offset]
+            tiles.append([*entry, g * per_group * p.activation_bytes, narrow, columns * epilogue.itemsize])
+            weight_offset += weights[-1].nbytes
+            record_offset += shape.vectors * record_size
+    return PackedConv(
+        isa=isa,
+        weights=aligned(np.concatenate(weights)),
+        records=epilogue.records(np.concatenate(channels)),
+        tiles=aligned(np.array(tiles, np.int64)).view(np.int64).reshape(-1, TILE_WORDS),
+        epilogue=epilogue,
+        flip_in=flip,
+        zp_in=zp_in + flip,
+        per_group=per_group,
+        group=group,
+        cout=cout,
+        kernel=(kh, kw),
+        dilations=dilations,
+        runs=runs,
+        run_items=run_items,
+    )
+
+
+def pack_gemm(
+    weight: S8, bias: S32, requantization: Requantization | None, *, zp_in: int, x_dtype: DType, isa: str
+) -> PackedConv:
+    """Pack a fully connected layer: weight s8[out, in], the rest as for `pack_conv`.
+
+    Plan it with `plan(batch=1, height=1, width=rows)`: a row is a pixel.
+    """
+    return pack_conv(weight[:, :, None, None], bias, requantization, zp_in=zp_in, x_dtype=x_dtype, isa=isa)
+
+
+def _tiles_of(p: Primitive, channels: int) -> list[tuple[int, int, int]]:
+    """(index of the tile shape, first channel, channels) that cover `channels`; the last may overlap its neighbour."""
+
+    def width(shape: TileShape) -> int:
+        return shape.vectors * p.lanes
+
+    result = []
+    start = 0
+    while start < channels:
+        fitting = [i for i, shape in enumerate(p.tiles) if width(shape) <= channels - start]
+        index = fitting[0] if fitting else len(p.tiles) - 1
+        begin = min(start, max(0, channels - width(p.tiles[index])))
+        result.append((index, begin, min(width(p.tiles[index]), channels)))
+        start = begin + width(p.tiles[index])
+    return result

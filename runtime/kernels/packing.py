@@ -1,0 +1,110 @@
+"""What the epilogue of the tiles reads: parameter words, and one record for each vector of channels."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from qcompiler.errors import InternalError
+from qcompiler.ir.types import DType
+from qcompiler.runtime.codegen.rescale import FIELDS, FORM_S16, FORM_S32, FORM_U8
+
+S8 = npt.NDArray[np.int8]
+S32 = npt.NDArray[np.int32]
+S64 = npt.NDArray[np.int64]
+Bytes = npt.NDArray[np.uint8]
+
+ALIGNMENT = 64
+
+
+@dataclass(frozen=True)
+class Requantization:
+    """From accumulators to results: `clamp(zp_out + RESCALE(acc, multiplier[c], shift[c]), lo, hi)` in `dtype`.
+
+    Attributes:
+        multiplier: s32[cout], 0 or in [2^30, 2^31).
+        shift: s32[cout], in [2, 62].
+        dtype: u8, s8 or s16; lo and hi are within its limits.
+    """
+
+    multiplier: S32
+    shift: S32
+    zp_out: int
+    lo: int
+    hi: int
+    dtype: DType
+
+
+@dataclass(frozen=True, eq=False)
+class Epilogue:
+    """Per-channel vectors in natural order and the words `rescale.PARAMETERS`.
+
+    Attributes:
+        fields: s32[6, cout]: `rescale.FIELDS` without `odd_multiplier`, in that order.
+        parameters: values of the words.
+        itemsize: bytes of one result.
+    """
+
+    fields: S32
+    parameters: Mapping[str, int]
+    itemsize: int
+
+    def records(self, channels: npt.NDArray[np.intp]) -> Bytes:
+        """Records for vectors of channels; `channels`: intp[vectors, lanes], a lane's channel."""
+        chosen = self.fields[:, channels].transpose(1, 0, 2)
+        odd = np.zeros_like(chosen[:, 1])
+        odd[:, 0::2] = chosen[:, 1, 1::2]
+        order = [*FIELDS]
+        order.remove("odd_multiplier")
+        records = np.stack([odd if f == "odd_multiplier" else chosen[:, order.index(f)] for f in FIELDS], axis=1)
+        return aligned(records)
+
+
+def make_epilogue(bias: npt.NDArray[np.int64], requantization: Requantization | None) -> Epilogue:
+    """The epilogue for a bias (reduced modulo 2^32) and a requantization; None stores accumulators as s32."""
+    bias = bias.astype(np.int64).astype(np.uint32).view(np.int32)
+    if requantization is None:
+        zeros = np.zeros_like(bias)
+        fields = np.stack([bias, zeros, zeros, zeros, zeros, zeros])
+        return Epilogue(fields, _parameters(0, 0, 0, 0, FORM_S32, large=False), 4)
+    q = requantization
+    multiplier, shift = q.multiplier.astype(np.int64), q.shift.astype(np.int64)
+    # Zero at any shift rounds to zero. Below 13 every accumulator but zero leaves any range of 16 bits, as it does
+    # at 13 with the least multiplier.
+    shift = np.where(multiplier == 0, 33, shift)
+    multiplier = np.where(shift < 13, 1 << 30, multiplier)
+    shift = np.maximum(shift, 13)
+    left_shift = np.maximum(33 - shift, 0)
+    shift = np.maximum(shift, 33) - 32
+    limit = (1 << (31 - left_shift)) - 1
+    fields = np.stack([bias, multiplier, 1 << (shift - 1), shift, limit, left_shift]).astype(np.int32)
+    large = bool(left_shift.any())
+    if q.dtype is DType.U8:
+        return Epilogue(fields, _parameters(q.zp_out, q.lo, q.hi, 0, FORM_U8, large=large), 1)
+    if q.dtype is DType.S8:
+        shifted = q.zp_out + 128, q.lo + 128, q.hi + 128
+        return Epilogue(fields, _parameters(*shifted, 128, FORM_U8, large=large), 1)
+    if q.dtype is DType.S16:
+        return Epilogue(fields, _parameters(q.zp_out, q.lo, q.hi, 0, FORM_S16, large=large), 2)
+    raise InternalError(f"no kernel requantizes to {q.dtype}")
+
+
+def _parameters(  # noqa: PLR0913, PLR0917
+    zp_out: int, lo: int, hi: int, flip: int, form: int, *, large: bool
+) -> dict[str, int]:
+    return {"zp_out": zp_out, "lo": lo, "hi": hi, "flip": flip, "form": form, "large": int(large)}
+
+
+def aligned(array: npt.NDArray[np.generic]) -> Bytes:
+    """A copy of the array's bytes that starts at a multiple of `ALIGNMENT`."""
+    raw = np.empty(array.nbytes + ALIGNMENT, np.uint8)
+    start = -raw.ctypes.data % ALIGNMENT
+    result = raw[start : start + array.nbytes]
+    result[:] = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+    return result
+
+
+def round_up(value: int, multiple: int) -> int:
+    """The least multiple that is not below `value`."""
+    return -(-value // multiple) * multiple
