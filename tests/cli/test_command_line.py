@@ -30,7 +30,7 @@ SUMMARY_KEYS = {
 }
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def here(tmp_path, monkeypatch):
     """An empty current directory."""
     monkeypatch.chdir(tmp_path)
@@ -68,13 +68,13 @@ def test_compile_says_what_it_made(assets, here, capsys):
     assert {entry["changed"] for entry in facts["passes"]} == {True, False}
 
 
-def test_the_artifact_is_the_same_every_time(assets, here, artifact):
+def test_the_artifact_is_the_same_every_time(assets, artifact):
     again = ["--calibrate", str(assets / "digits_calibration.npz"), "-o", "again.qc", "-q", "--threads", "1"]
     assert run(["compile", str(assets / "digits_cnn.onnx"), *again]) == 0
     assert Path("again.qc").read_bytes() == artifact.read_bytes()
 
 
-def test_summary_on_standard_output_is_only_json(assets, here, capsys):
+def test_summary_on_standard_output_is_only_json(assets, capsys):
     calibrate = ["--calibrate", str(assets / "digits_calibration.npz")]
     assert run([str(assets / "digits_cnn.onnx"), *calibrate, "--summary-json", "-"]) == 0
     shown = capsys.readouterr()
@@ -82,13 +82,13 @@ def test_summary_on_standard_output_is_only_json(assets, here, capsys):
     assert "integer-only" in shown.err
 
 
-def test_without_calibration_data_it_works_and_warns(assets, here, capsys):
+def test_without_calibration_data_it_works_and_warns(assets, capsys):
     assert run([str(assets / "digits_cnn.onnx")]) == 0
     assert "--calibrate" in capsys.readouterr().err
     assert Path("digits_cnn.qc").exists()
 
 
-def test_run_equals_the_reference(assets, here, artifact, capsys):
+def test_run_equals_the_reference(assets, artifact, capsys):
     import qcompiler
 
     images = np.load(assets / "digits_test.npz")["image"][:7]
@@ -127,7 +127,7 @@ def test_print_pipeline_can_be_given_back(assets, here, capsys):
     assert list(here.iterdir()) == []
 
 
-def test_print_after_goes_to_standard_error(assets, here, capsys):
+def test_print_after_goes_to_standard_error(assets, capsys):
     calibrate = ["--calibrate", str(assets / "digits_calibration.npz"), "-q"]
     assert run([str(assets / "digits_cnn.onnx"), *calibrate, "--print-after", "fold-batch-norm"]) == 0
     shown = capsys.readouterr()
@@ -136,20 +136,20 @@ def test_print_after_goes_to_standard_error(assets, here, capsys):
     assert shown.out == ""
 
 
-def test_remarks_say_why_something_did_not_fire(assets, here, capsys):
+def test_remarks_say_why_something_did_not_fire(assets, capsys):
     calibrate = ["--calibrate", str(assets / "digits_calibration.npz"), "-q"]
     assert run([str(assets / "digits_dsnet.onnx"), *calibrate, "--remarks"]) == 0
     assert "remark: " in capsys.readouterr().err
 
 
-def test_a_missed_goal_exits_with_1_and_saves_the_model(assets, here, capsys):
+def test_a_missed_goal_exits_with_1_and_saves_the_model(assets, capsys):
     calibrate = ["--calibrate", str(assets / "digits_calibration.npz")]
     assert run([str(assets / "digits_cnn.onnx"), *calibrate, "--min-sqnr", "200"]) == 1
     assert "goal missed: output logits has an SQNR of" in capsys.readouterr().err
     assert Path("digits_cnn.qc").exists()
 
 
-def test_the_name_of_a_subcommand_wins_and_a_path_is_a_file(here, capsys):
+def test_the_name_of_a_subcommand_wins_and_a_path_is_a_file(capsys):
     assert run(["run"]) == 2
     assert "Missing argument 'OUT.qc'" in capsys.readouterr().err
     assert run(["./run"]) == 2
@@ -186,7 +186,7 @@ def test_a_user_fault_is_one_message_and_exit_code_2(assets, here, capsys, argum
     assert list(here.iterdir()) == []
 
 
-def test_an_old_output_survives_a_failed_compilation(assets, here):
+def test_an_old_output_survives_a_failed_compilation(assets):
     Path("digits_cnn.qc").write_bytes(b"old")
     assert run([str(assets / "digits_cnn.onnx"), "--calibrate", "missing.npz"]) == 2
     assert Path("digits_cnn.qc").read_bytes() == b"old"

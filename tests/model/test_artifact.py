@@ -1,0 +1,105 @@
+import json
+
+import numpy as np
+import pytest
+
+import qcompiler
+from qcompiler.artifact import decode
+from qcompiler.container import pack_sections, unpack_sections
+from qcompiler.errors import ArtifactError
+
+
+@pytest.fixture(scope="module")
+def model(assets, calibration_images):
+    return qcompiler.compile(assets / "digits_cnn.onnx", calibration=calibration_images)
+
+
+@pytest.fixture(scope="module")
+def sections(model):
+    return {name: bytes(data) for name, data in unpack_sections(model.to_bytes(), "x").items()}
+
+
+def test_load_gives_back_the_same_model(model, tmp_path, heldout_images):
+    path = tmp_path / "model.qc"
+    model.save(path)
+    for mapped in (False, True):
+        loaded = qcompiler.load(path, mmap=mapped)
+        assert loaded.to_bytes() == model.to_bytes() == path.read_bytes()
+        feeds = {"image": heldout_images[:5]}
+        expected = qcompiler.reference.run(model.graph, feeds)["logits"]
+        assert np.array_equal(qcompiler.reference.run(loaded.graph, feeds)["logits"], expected)
+        assert np.array_equal(loaded.session(1).run(feeds)["logits"], expected)
+
+
+def test_it_holds_no_times_and_no_code(sections):
+    summary = json.loads(sections["summary"])
+    assert "seconds" not in summary
+    assert all(set(entry) == {"name", "changed"} for entry in summary["passes"])
+    assert set(sections) == {"graph", "index", "constants", "summary", "provenance"}
+
+
+def test_provenance_says_where_it_came_from(model):
+    assert len(model.provenance["model_sha256"]) == 64
+    assert len(model.provenance["calibration_sha256"]) == 64
+    assert "quantize" in model.provenance["pipeline"]
+    assert set(model.provenance["versions"]) >= {"qcompiler", "onnx", "numpy"}
+
+
+def test_a_missing_section_is_refused(sections):
+    rest = {name: data for name, data in sections.items() if name != "constants"}
+    with pytest.raises(ArtifactError, match="no section 'constants'"):
+        decode(pack_sections(rest), "x")
+
+
+def altered(sections, **changes):
+    """An artifact with other contents and matching checksums: only what it says can give it away."""
+    return pack_sections(sections | changes)
+
+
+def test_a_changed_constant_does_not_match_its_hash_in_the_text(sections):
+    constants = bytearray(sections["constants"])
+    constants[0] ^= 1
+    with pytest.raises(ArtifactError, match="not a valid compiled model"):
+        decode(altered(sections, constants=bytes(constants)), "x")
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (" integer", " float"),
+        ("int.conv(", "conv("),
+        ("int.conv(", "int.fly("),
+        ("u8[", "f32["),
+        ("shift=", "shift=9"),
+        ("}\n", ""),
+    ],
+)
+def test_a_changed_graph_is_refused(sections, old, new):
+    text = sections["graph"].decode()
+    assert old in text
+    with pytest.raises(ArtifactError):
+        decode(altered(sections, graph=text.replace(old, new).encode()), "x")
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        {"shape": [2**62]},
+        {"shape": [-1]},
+        {"offset": 2**62},
+        {"offset": 1},
+        {"dtype": "f64"},
+        {"shape": "abc"},
+    ],
+)
+def test_a_changed_index_is_refused_before_anything_is_allocated(sections, entry):
+    index = json.loads(sections["index"])
+    index[0] |= entry
+    with pytest.raises(ArtifactError):
+        decode(altered(sections, index=json.dumps(index).encode()), "x")
+
+
+@pytest.mark.parametrize("junk", [b"", b"[", b"[[[", b"null", b"\xff\xfe"])
+def test_junk_instead_of_json_is_refused(sections, junk):
+    with pytest.raises(ArtifactError):
+        decode(altered(sections, index=junk), "x")
