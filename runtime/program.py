@@ -131,9 +131,7 @@ class Instruction:
         """
         operand = self.operands.get(word)
         if not isinstance(operand, Buffer):
-            raise InternalError(
-                f"{self.kernel} ({self.label}): operand {word!r} is {operand!r}, not a buffer"
-            )
+            raise InternalError(f"{self.kernel} ({self.label}): operand {word!r} is {operand!r}, not a buffer")
         return operand
 
     @property
@@ -206,9 +204,7 @@ class Program:
         """The printed form; `offsets` (of a `Placement`) adds the arena offset of each root buffer."""
         ports = ", ".join(f"{p.name}={p.buffer}" for p in self.inputs)
         results = ", ".join(f"{p.name}={p.buffer}" for p in self.outputs)
-        lines = [
-            f"program ({ports}) -> ({results}) cost={self.cost:.0f} ns, constants={self.constant_bytes} bytes"
-        ]
+        lines = [f"program ({ports}) -> ({results}) cost={self.cost:.0f} ns, constants={self.constant_bytes} bytes"]
         lines += [self._buffer_text(b, offsets or {}) for b in self.buffers]
         width = len(str(max(len(self.instructions) - 1, 0)))
         for index, instruction in enumerate(self.instructions):

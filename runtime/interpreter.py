@@ -1,0 +1,273 @@
+"""Runs programs: a verified, placed `Plan` for one set of input shapes, and a cache of plans by shape."""
+
+import os
+import threading
+import weakref
+from collections import OrderedDict, deque
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from qcompiler.errors import RuntimeInputError, UsageError
+from qcompiler.ir.types import AnyArray, format_shape
+from qcompiler.runtime.cores import usable_cores, usable_processors
+from qcompiler.runtime.kernels.registry import Progress, compile_kernels, kernel_named, registered_kernels
+from qcompiler.runtime.planner import Placement, place
+from qcompiler.runtime.program import Buffer, Port, Program, Storage, dense_bytes, empty_aligned
+from qcompiler.runtime.threads import Context, Schedule, compile_loops
+from qcompiler.runtime.verify import verify_placement, verify_program
+
+Words = npt.NDArray[np.int64]
+Shapes = tuple[tuple[int, ...], ...]
+
+
+class Plan:
+    """A program that is ready to run.
+
+    Safe to use from any number of threads at once: each call has an arena and operand table of its own, from a
+    free list. Results do not depend on `threads`.
+
+    Attributes:
+        program: what is run.
+        placement: where its arena buffers are, the size of the arena and the lower bound for it.
+        threads: how many threads may take part in a call, the caller's included.
+
+    Args:
+        program: the program; verified here.
+        threads: default: one for each physical core that the process may use. More than there are is allowed.
+        progress: told of each kernel that has to be compiled because no cache has it.
+
+    Raises:
+        VerifyError: the program is not well-formed.
+        UsageError: `threads` is not a positive integer.
+    """
+
+    def __init__(self, program: Program, threads: int | None = None, *, progress: Progress | None = None) -> None:
+        self.program = program
+        self.threads = usable_cores() if threads is None else threads
+        if self.threads < 1:
+            raise UsageError(f"threads must be at least 1, not {threads}")
+        verify_program(program, {name: kernel_named(name).words for name in registered_kernels()})
+        self.placement: Placement = place(program)
+        verify_placement(program, self.placement)
+        compile_loops(progress)
+        addresses = compile_kernels((i.kernel for i in program.instructions), progress)
+        self._operands = _OperandTable(program, self.placement)
+        self._schedule = Schedule.of(
+            program.instructions,
+            [addresses[i.kernel] for i in program.instructions],
+            [len(i.operands) for i in program.instructions],
+            self.threads,
+        )
+        # More calls at a time than processors make and drop instances of their own.
+        self._free: deque[_Instance] = deque(maxlen=usable_processors())
+
+    @property
+    def arena_bytes(self) -> int:
+        """Bytes of working memory that one call takes."""
+        return self.placement.peak_bytes
+
+    @property
+    def retained_bytes(self) -> int:
+        """Bytes of working memory that are kept for further calls."""
+        return self.arena_bytes * len(self._free)
+
+    def text(self) -> str:
+        """The program with the arena offset of each buffer."""
+        return self.program.text(self.placement.offsets)
+
+    def run(self, inputs: Sequence[AnyArray]) -> list[AnyArray]:
+        """Run the program on one array for each input port; returns a new array for each output port.
+
+        Raises:
+            RuntimeInputError: the number of arrays, or the dtype or shape of one, is not that of the ports.
+        """
+        arrays = self._checked(inputs)
+        # `deque` operations are atomic: no lock that a fork or an interrupt could leave taken. An instance whose
+        # call was interrupted does not come back.
+        try:
+            instance = self._free.pop()
+        except IndexError:
+            instance = _Instance(self.program, self.placement, self._operands, self._schedule)
+        results = instance.run(arrays)
+        self._free.append(instance)
+        return results
+
+    def _checked(self, inputs: Sequence[AnyArray]) -> list[AnyArray]:
+        ports = self.program.inputs
+        if len(inputs) != len(ports):
+            raise RuntimeInputError(f"{len(inputs)} arrays were given for {len(ports)} inputs")
+        for port, array in zip(ports, inputs, strict=True):
+            buffer = port.buffer
+            if array.dtype != buffer.dtype.numpy or array.shape != buffer.shape:
+                raise RuntimeInputError(
+                    f"input {port.name!r} is {array.dtype}{format_shape(array.shape)}, but must be"
+                    f" {buffer.dtype.numpy}{format_shape(buffer.shape)}"
+                )
+        # Kernels want contiguous elements at multiples of their size, in the caller's array too.
+        return [a if a.flags.carray else np.require(a, requirements=("C", "ALIGNED")) for a in inputs]
+
+
+class _OperandTable:
+    """The operand words of all instructions, for any arena and any arrays of the caller.
+
+    Attributes:
+        template: s64[words]: integers and addresses of constants in place, the rest 0.
+        arena: positions, s64[n], of words in the arena, and their offsets, s64[n].
+        ports: root buffer of an input or output -> positions and offsets in the caller's array.
+    """
+
+    def __init__(self, program: Program, placement: Placement) -> None:
+        words: list[int] = []
+        arena: list[tuple[int, int]] = []
+        ports: dict[int, list[tuple[int, int]]] = {}
+        for instruction in program.instructions:
+            for word in kernel_named(instruction.kernel).words:
+                operand = instruction.operands[word]
+                position = len(words)
+                words.append(0 if isinstance(operand, Buffer) else operand)
+                if not isinstance(operand, Buffer):
+                    continue
+                root, offset = operand.root.id, operand.root_offset
+                match program.storage(operand):
+                    case Storage.CONSTANT:
+                        words[position] = program.constants[root].ctypes.data + offset
+                    case Storage.ARENA:
+                        arena.append((position, placement.offsets[root] + offset))
+                    case Storage.INPUT | Storage.OUTPUT:
+                        ports.setdefault(root, []).append((position, offset))
+        self.template = np.array(words, np.int64)
+        self.arena = _columns(arena)
+        self.ports = {root: _columns(places) for root, places in ports.items()}
+
+
+class _Instance:
+    """What one call at a time needs: an arena, the operand words with its addresses, counters for helpers."""
+
+    def __init__(self, program: Program, placement: Placement, table: _OperandTable, schedule: Schedule) -> None:
+        self._program = program
+        self._placement = placement
+        self._table = table
+        self._arena = empty_aligned(placement.peak_bytes)
+        self._words = self._table.template.copy()
+        positions, offsets = self._table.arena
+        self._words[positions] = self._arena.ctypes.data + offsets
+        self._context = Context(schedule, self._words, memory=(program, self._arena))
+
+    def run(self, arrays: Sequence[AnyArray]) -> list[AnyArray]:
+        """Run the program on contiguous arrays of the right dtypes and shapes."""
+        memory: dict[int, AnyArray] = {}  # root buffer -> its bytes
+        for port, array in zip(self._program.inputs, arrays, strict=True):
+            memory[port.buffer.id] = array
+            self._point(port.buffer.id, array)
+        for port in self._program.outputs:
+            root = port.buffer.root
+            if root.id not in memory and self._program.storage(root) is Storage.OUTPUT:
+                memory[root.id] = empty_aligned(root.nbytes)
+                self._point(root.id, memory[root.id])
+        self._context.run()
+        given: set[int] = set()  # buffers whose memory is a result already
+        return [self._result(port, memory, given) for port in self._program.outputs]
+
+    def _point(self, root: int, array: AnyArray) -> None:
+        """Let the operand words of a port's buffer point into `array`."""
+        places = self._table.ports.get(root)
+        if places is not None:
+            positions, offsets = places
+            self._words[positions] = array.ctypes.data + offsets
+
+    def _result(self, port: Port, memory: dict[int, AnyArray], given: set[int]) -> AnyArray:
+        buffer, root = port.buffer, port.buffer.root
+        storage = self._program.storage(root)
+        if storage is Storage.CONSTANT:
+            owner = self._program.constants[root.id]
+        elif storage is Storage.ARENA:
+            offset = self._placement.offsets[root.id]
+            owner = self._arena[offset : offset + root.nbytes]
+        else:
+            owner = memory[root.id]
+        start, _ = buffer.extent
+        dense = dense_bytes(buffer.dtype, buffer.shape)
+        elements = owner.reshape(-1).view(np.uint8)[start : start + dense]
+        array = elements.view(buffer.dtype.numpy).reshape(buffer.shape)
+        if storage is Storage.OUTPUT and root.id not in given:
+            given.add(root.id)
+            return array
+        return array.copy()
+
+
+def _columns(pairs: Sequence[tuple[int, int]]) -> tuple[Words, Words]:
+    columns = np.array(pairs, np.int64).reshape(-1, 2)
+    return columns[:, 0].copy(), columns[:, 1].copy()
+
+
+class PlanCache:
+    """Plans by input shapes, least recently used ones dropped: a dynamic batch costs a plan for each size seen.
+
+    Args:
+        build: makes the program for the shapes of all inputs, in order. Kernels stay compiled across shapes.
+        threads: see `Plan`.
+        max_plans: most plans kept.
+        max_bytes: most bytes of working memory that the kept plans hold on to, together; the plan used last may
+            exceed it alone.
+        progress: see `Plan`.
+    """
+
+    def __init__(
+        self,
+        build: Callable[[Shapes], Program],
+        threads: int | None = None,
+        *,
+        max_plans: int = 8,
+        max_bytes: int = 256 << 20,
+        progress: Progress | None = None,
+    ) -> None:
+        self._build = build
+        self._threads = threads
+        self._max_plans = max_plans
+        self._max_bytes = max_bytes
+        self._progress = progress
+        self._plans: OrderedDict[Shapes, Plan] = OrderedDict()
+        self._lock = threading.RLock()
+        _caches.add(self)
+
+    def __len__(self) -> int:
+        return len(self._plans)
+
+    def plan_for(self, shapes: Shapes) -> Plan:
+        """The plan for these input shapes; made, under a lock, if it is not there."""
+        with self._lock:
+            plan = self._plans.pop(shapes, None)
+            if plan is None:
+                plan = Plan(self._build(shapes), self._threads, progress=self._progress)
+            self._plans[shapes] = plan
+            self._drop_old()
+            return plan
+
+    def run(self, inputs: Sequence[AnyArray]) -> list[AnyArray]:
+        """Run on arrays of any shapes that `build` accepts; see `Plan.run`."""
+        return self.plan_for(tuple(array.shape for array in inputs)).run(inputs)
+
+    def renew_lock(self) -> None:
+        """Forget who holds the lock: in a forked child, a thread that held it does not exist."""
+        self._lock = threading.RLock()
+
+    def _drop_old(self) -> None:
+        def held() -> int:
+            return sum(max(plan.retained_bytes, plan.arena_bytes) for plan in self._plans.values())
+
+        while len(self._plans) > 1 and (len(self._plans) > self._max_plans or held() > self._max_bytes):
+            self._plans.popitem(last=False)
+
+
+_caches: "weakref.WeakSet[PlanCache]" = weakref.WeakSet()
+
+
+def _renew_locks() -> None:
+    for cache in _caches:
+        cache.renew_lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_locks)
