@@ -1,0 +1,62 @@
+"""Pooling and reductions."""
+
+from qcompiler.errors import ModelError
+from qcompiler.importer.node_reader import NodeReader, Unsupported
+from qcompiler.importer.registry import importer
+from qcompiler.importer.windows import Window, read_window
+from qcompiler.ir import Value, ops
+
+
+@importer("MaxPool")
+def import_max_pool(node: NodeReader) -> Value:
+    window = _pool_window(node)
+    op = ops.MaxPool(window.kernel, window.strides, window.pads, window.dilations, bool(node.attr_int("ceil_mode", 0)))
+    return node.emit(op, node.value(0))
+
+
+@importer("AveragePool")
+def import_average_pool(node: NodeReader) -> Value:
+    window = _pool_window(node)
+    op = ops.AveragePool(
+        window.kernel,
+        window.strides,
+        window.pads,
+        window.dilations,
+        bool(node.attr_int("ceil_mode", 0)),
+        bool(node.attr_int("count_include_pad", 0)),
+    )
+    return node.emit(op, node.value(0))
+
+
+@importer("GlobalAveragePool")
+def import_global_average_pool(node: NodeReader) -> Value:
+    x = node.value(0)
+    return node.emit(ops.ReduceMean(tuple(range(2, x.type.rank))), x)
+
+
+@importer("GlobalMaxPool")
+def import_global_max_pool(node: NodeReader) -> Value:
+    x = node.value(0)
+    kernel = tuple(d for d in x.type.shape[2:] if isinstance(d, int))
+    n = x.type.rank - 2
+    if len(kernel) != n:
+        raise Unsupported(f"the spatial size {list(x.type.shape[2:])} is symbolic; fix it with --dim NAME=SIZE")
+    return node.emit(ops.MaxPool(kernel, (1,) * n, (0,) * (2 * n), (1,) * n), x)
+
+
+@importer("ReduceMean")
+def import_reduce_mean(node: NodeReader) -> Value:
+    """No axes means all of them, or none at all with noop_with_empty_axes."""
+    x = node.value(0)
+    given = node.axes(1, since=18) or ()
+    if not given and node.attr_int("noop_with_empty_axes", 0):
+        return x
+    axes = sorted({node.axis(a, x.type.rank) for a in given}) or range(x.type.rank)
+    return node.emit(ops.ReduceMean(tuple(axes), bool(node.attr_int("keepdims", 1))), x)
+
+
+def _pool_window(node: NodeReader) -> Window:
+    kernel = node.attr_ints("kernel_shape")
+    if kernel is None:
+        raise ModelError(f"{node.label}: attribute kernel_shape is missing")
+    return read_window(node, node.value(0).type.shape[2:], kernel)
