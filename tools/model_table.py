@@ -24,6 +24,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import peers
 
 Array = npt.NDArray[np.generic]
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -48,11 +49,9 @@ class Entry:
     samples: Callable[[Path], Samples]
     shipped: bool = False
 
-    def model_path(self, assets: Path | None) -> Path | None:
-        """Where the model is; None for an asset without an assets directory."""
-        if self.shipped:
-            return REPOSITORY / self.path
-        return assets / self.path if assets else None
+    def model_path(self, assets: Path) -> Path:
+        """Where the model is."""
+        return (REPOSITORY if self.shipped else assets) / self.path
 
 
 def digits(_assets: Path) -> Samples:
@@ -168,7 +167,7 @@ def compile_model(entry: Entry, assets: Path, artifact: Path) -> dict[str, Any]:
     return summary
 
 
-def weight_share(model: Path | None) -> float:
+def weight_share(model: Path) -> float:
     """Bytes of the initializers as a share of the file."""
     import onnx
 
@@ -215,53 +214,28 @@ def check_bits(artifact: Path, path: Path) -> dict[str, Any]:
 
 def measure_peer(entry: Entry, assets: Path) -> dict[str, Any]:
     """SQNR and top-1 of onnxruntime's QDQ model on the same samples."""
-    import onnxruntime as ort
-    from onnxruntime.quantization import (
-        CalibrationDataReader,
-        CalibrationMethod,
-        QuantFormat,
-        QuantType,
-        quantize_static,
-    )
-    from onnxruntime.quantization.shape_inference import quant_pre_process
-
     from qcompiler.metrics import SignalToNoise
 
+    model = entry.model_path(assets)
     samples = entry.samples(assets)
-    count = len(next(iter(samples.calibration.values())))
-
-    class Reader(CalibrationDataReader):  # type: ignore[misc]  # onnxruntime is not annotated
-        def __init__(self) -> None:
-            self.rows: Iterator[dict[str, Array]] = iter(
-                {n: a[i : i + 1] for n, a in samples.calibration.items()} for i in range(count)
-            )
-
-        def get_next(self) -> dict[str, Array] | None:
-            return next(self.rows, None)
-
     with tempfile.TemporaryDirectory() as folder:
-        prepared, quantized = Path(folder, "prepared.onnx"), Path(folder, "qdq.onnx")
-        quant_pre_process(str(entry.model_path(assets)), str(prepared), skip_symbolic_shape=True)
-        quantize_static(
-            str(prepared), str(quantized), Reader(), quant_format=QuantFormat.QDQ, per_channel=True,
-            activation_type=QuantType.QInt8, weight_type=QuantType.QInt8, calibrate_method=CalibrationMethod.MinMax,
-        )  # fmt: skip
-        options = ort.SessionOptions()
-        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-        integer = ort.InferenceSession(str(quantized), options, providers=["CPUExecutionProvider"])
-        exact = ort.InferenceSession(str(entry.model_path(assets)), providers=["CPUExecutionProvider"])
-        noise: dict[str, SignalToNoise] = {o.name: SignalToNoise() for o in exact.get_outputs()}
+        quantized = Path(folder, "qdq.onnx")
+        peers.quantize_with_onnxruntime(model, samples.calibration, quantized)
+        integer = peers.onnxruntime_runner(quantized, 1, optimize=False)
+        exact = peers.onnxruntime_runner(model, 1)
+        noise: list[SignalToNoise] = []
         correct = 0
         for i in range(len(next(iter(samples.test.values())))):
             feeds = {n: a[i : i + 1] for n, a in samples.test.items()}
-            got = integer.run(list(noise), feeds)
-            for name, a, b in zip(noise, exact.run(list(noise), feeds), got, strict=True):
-                noise[name].add(a, b)
+            expected, got = exact(feeds), integer(feeds)
+            noise = noise or [SignalToNoise() for _ in expected]
+            for sums, a, b in zip(noise, expected, got, strict=True):
+                sums.add(a, b)
             if samples.labels is not None:
                 correct += int(np.argmax(got[0]) == samples.labels[i])
         total = None if samples.labels is None else len(samples.labels)
         return {
-            "sqnr_db": {name: value.decibels for name, value in noise.items()},
+            "sqnr_db": [sums.decibels for sums in noise],
             "top1": None if total is None else correct / total,
             "bytes": quantized.stat().st_size,
         }
@@ -270,7 +244,7 @@ def measure_peer(entry: Entry, assets: Path) -> dict[str, Any]:
 # ---- the table ----------------------------------------------------------------------------------------------
 
 
-def worker(task: str, entry: Entry, assets: Path | None, *paths: Path, **environment: str) -> dict[str, Any]:
+def worker(task: str, entry: Entry, assets: Path, *paths: Path, **environment: str) -> dict[str, Any]:
     """Run one task in a process of its own.
 
     Raises:
@@ -319,7 +293,7 @@ def configurations() -> Iterator[tuple[str, dict[str, str]]]:
             yield f"cpu={cpu}", {"NUMBA_CPU_NAME": cpu, "NUMBA_CPU_FEATURES": ""}
 
 
-def row(entry: Entry, assets: Path | None, folder: Path, *, peer: bool) -> dict[str, Any]:
+def row(entry: Entry, assets: Path, folder: Path, *, peer: bool) -> dict[str, Any]:
     """All facts about one model."""
     artifact, reference = folder / f"{entry.name}.qc", folder / f"{entry.name}.npz"
     facts = worker("compile", entry, assets, artifact)
@@ -342,7 +316,7 @@ def cells(name: str, facts: dict[str, Any]) -> list[str]:
     else:
         quality = ", ".join(f"{v:.1f} dB" for v in facts["sqnr_db"].values())
     peer = facts.get("peer")
-    theirs = "-" if peer is None else ", ".join(f"{v:.1f} dB" for v in peer["sqnr_db"].values())
+    theirs = "-" if peer is None else ", ".join(f"{v:.1f} dB" for v in peer["sqnr_db"])
     ours = ", ".join(f"{v:.1f} dB" for v in facts["sqnr_db"].values())
     if peer and peer["top1"] is not None:
         theirs += f", {100 * peer['top1']:.2f} %"
@@ -370,7 +344,7 @@ HEADINGS = [
 def main() -> None:
     """Make the table, or do one worker's task."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--assets", type=Path, default=os.environ.get("QCOMPILER_ASSETS"), help="directory of models")
+    parser.add_argument("--assets", type=Path, default=Path(os.environ.get("QCOMPILER_ASSETS", "no-assets")))
     parser.add_argument("--models", help="comma-separated names; default: all there are")
     parser.add_argument("--peer", action="store_true", help="measure onnxruntime's QDQ model too")
     parser.add_argument("--json", type=Path, help="save all facts")
@@ -390,7 +364,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         for name in wanted:
             path = by_name[name].model_path(options.assets)
-            if path is None or not path.exists():
+            if not path.exists():
                 continue
             table[name] = row(by_name[name], options.assets, Path(folder), peer=options.peer)
             print("| " + " | ".join(cells(name, table[name])) + " |", flush=True)
