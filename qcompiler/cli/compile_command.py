@@ -1,6 +1,7 @@
 """`qcompile compile`: compile an ONNX model."""
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -172,12 +173,14 @@ def check_writable(path: Path) -> None:
     """Fail before the work, not after it, where an output could not be written anyway.
 
     Raises:
-        UsageError: the directory does not exist, or `path` is a directory.
+        UsageError: the directory does not exist or is read-only, or `path` is a directory.
     """
     if path.is_dir():
         raise UsageError(f"cannot write {path}: it is a directory; name a file")
     if not path.parent.is_dir():
         raise UsageError(f"cannot write {path}: there is no directory {path.parent}")
+    if not os.access(path.parent, os.W_OK):
+        raise UsageError(f"cannot write {path}: no permission to write in {path.parent}")
 
 
 def missed_goals(summary: dict[str, Any], min_sqnr: float | None, max_drop: float | None) -> list[str]:
