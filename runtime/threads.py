@@ -118,7 +118,8 @@ class Context:
         for slot in range(1, slots):
             self.words[self._place(slot, walk.SEEN)] = -1
         self.address = self.words.ctypes.data
-        self.asked = [slot == 0 for slot in range(slots)]
+        self._asked = [False] * slots
+        self._helped = min(slots, owner.processors)  # further slots stay without a thread of their own
 
     @staticmethod
     def _place(slot: int, word: int) -> int:
@@ -129,11 +130,12 @@ class Context:
         if self.pool is not pool():
             self._reset(pool())
         alone = self.schedule.slots == 1 or self.schedule.cost < WORTH_WAKING_NS or not self._has_room()
-        if not alone and not all(self.asked):
-            absent = [slot for slot, asked in enumerate(self.asked) if not asked]
-            for slot in absent:
-                self.asked[slot] = True
-            self.pool.ask(self, absent)
+        if not alone:
+            absent = [slot for slot in range(1, self._helped) if not self._asked[slot]]
+            if absent:
+                for slot in absent:
+                    self._asked[slot] = True
+                self.pool.ask(self, absent)
         _loops()[0](self.address, alone, 0)
 
     def help(self, slot: int) -> None:
@@ -143,13 +145,14 @@ class Context:
             _loops()[1](self.address, slot, LINGER_NS)
             if self.words[seen] == self.words[walk.JOB // 8]:  # else a call has begun that counts on this slot
                 break
-        self.asked[slot] = False
+        self._asked[slot] = False
 
     def _has_room(self) -> bool:
         """Whether there is a processor for a helper, and the last one was not held up by other load."""
         shared = self.pool.shared
         free = shared[walk.PROCESSORS // 8] - shared[walk.CALLERS // 8] - 1
-        return bool(free > 0 and self.words[walk.SOLO_UNTIL // 8] <= time.clock_gettime_ns(time.CLOCK_MONOTONIC))
+        solo_until = shared[walk.SOLO_UNTIL // 8]
+        return bool(free > 0 and solo_until <= time.clock_gettime_ns(time.CLOCK_MONOTONIC))
 
 
 class Pool:
@@ -162,7 +165,7 @@ class Pool:
     def __init__(self, processors: int) -> None:
         self.shared = _lines(walk.SHARED_BYTES)
         self.shared[walk.PROCESSORS // 8] = processors
-        self._most = processors - 1
+        self.processors = processors
         self._lock = threading.Lock()
         self._helpers: list[_Helper] = []
         self._parked: list[_Helper] = []
@@ -207,13 +210,13 @@ class Pool:
             helper.join(timeout=1.0)
 
     def _start(self) -> "_Helper | None":
-        if len(self._helpers) >= self._most:
+        if len(self._helpers) >= self.processors - 1:
             return None
         helper = _Helper(self)
         try:
             helper.start()
         except RuntimeError:  # the process may have no more threads: make do with what there is
-            self._most = len(self._helpers)
+            self.processors = 1 + len(self._helpers)
             return None
         self._helpers.append(helper)
         return helper

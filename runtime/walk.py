@@ -61,14 +61,15 @@ LINE = 128
 # A context, one for each call at a time. Line 0: words that never change.
 SLOTS, INSTRUCTIONS, TABLE, OPERANDS, SHARED = (8 * i for i in range(5))
 # One line each, then three for each slot.
-JOB, SOLO_UNTIL, CALLER_PROCESSOR, FIRST_SLOT = (LINE * i for i in range(1, 5))
+JOB, CALLER_PROCESSOR, FIRST_SLOT = (LINE * i for i in range(1, 4))
 CLAIM, DONE, PRESENT = (LINE * i for i in range(3))
 SLOT_BYTES = 3 * LINE
 SEEN = PRESENT + 8  # the last job that this slot's helper has walked; only the helper uses it
 
 # The words that all contexts of a process share, one line each.
-CALLERS, HELPERS, WANTED, STOP, PROCESSORS = (LINE * i for i in range(5))
-SHARED_BYTES = 5 * LINE
+CALLERS, HELPERS, WANTED, STOP, PROCESSORS, SOLO_UNTIL = (LINE * i for i in range(6))
+SOLO_WINDOW = SOLO_UNTIL + 8
+SHARED_BYTES = 6 * LINE
 
 # A row of the instruction table; a last row without kernel has the totals.
 KERNEL, OPERAND_BYTES, CHUNKS, TICKETS = (8 * i for i in range(4))
@@ -79,7 +80,8 @@ SPINS = 32  # looks at a counter before the clock is asked: about 0.1 us
 PATIENCE_NS = 2_000  # a present thread usually claims its chunks within 1 us
 YIELD_NS = 20_000  # after that, the waited-for thread may need this core
 STALL_NS = 500_000  # a begun chunk that takes longer than this was descheduled: the machine is busy,
-SOLO_NS = 20_000_000  # so for this long the caller asks for no help
+SOLO_NS = 20_000_000  # so callers go without help for this long,
+MAX_SOLO_NS = 640_000_000  # and for twice as long, up to this, if it happens again soon afterwards
 
 
 @register_jitable
@@ -112,6 +114,7 @@ def _finish(context: int, me: int, slot: int, row: int, first_ticket: int, end: 
     words = context + FIRST_SLOT + SLOT_BYTES * slot
     spins = 0
     since = 0
+    stalled = False
     while load_acquire(words + DONE) < end:
         if load_relaxed(words + PRESENT) == 0:
             _drain(context, slot, row, first_ticket, end)
@@ -127,7 +130,19 @@ def _finish(context: int, me: int, slot: int, row: int, first_ticket: int, end: 
             if waited > YIELD_NS:
                 yield_processor()
             if me == 0 and waited > STALL_NS:
-                store_relaxed(context + SOLO_UNTIL, time + SOLO_NS)
+                stalled = True
+    if stalled:
+        _go_solo(load_word(context + SHARED), now())
+
+
+@register_jitable
+def _go_solo(shared: int, time: int) -> None:
+    """Stop asking for help for a while: each time it comes to nothing costs a time slice of some other process."""
+    window = load_relaxed(shared + SOLO_WINDOW)
+    again = time - load_relaxed(shared + SOLO_UNTIL) < 4 * window
+    window = min(2 * window, MAX_SOLO_NS) if again else SOLO_NS
+    store_relaxed(shared + SOLO_WINDOW, window)
+    store_relaxed(shared + SOLO_UNTIL, time + window)
 
 
 @register_jitable
@@ -198,7 +213,7 @@ def _help(context: int, me: int, linger_ns: int) -> None:
             seen = job
             idle_since = now()
         time = now()
-        if time - idle_since > linger_ns or load_relaxed(context + SOLO_UNTIL) > time:
+        if time - idle_since > linger_ns or load_relaxed(shared + SOLO_UNTIL) > time:
             break
         if _crowded(shared) or load_relaxed(shared + WANTED) > 0 or load_relaxed(shared + STOP) != 0:
             break
