@@ -1,107 +1,171 @@
-"""What a pass is, the registry of passes, and the manager that runs a pipeline.
+"""The manager that runs a pipeline of passes, and all that one needs to write and run passes.
 
-A pass is a frozen dataclass whose fields are its options; its specification ``name{option=value,...}`` is derived from
-them, both ways. Passes keep no state between runs: what they need besides the graph is in the `PassContext`.
+Printing, timing, dumping and bisecting hang off one kind of callback, called between passes with (previous pass, graph,
+next pass). The graph is verified between all passes, and each pass's promise about the stage is held to its result. A pass
+that fails leaves a reproducer behind (`qcompiler.reproducer`).
 """
 
-import dataclasses
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar, TypeVar
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
-from qcompiler.errors import PluginError, UsageError
-from qcompiler.ir import Graph, Node, Stage
+from qcompiler.errors import (
+    AccumulatorOverflowError,
+    CalibrationDataError,
+    ModelError,
+    PassError,
+    QCompilerError,
+    UsageError,
+    VerifyError,
+)
+from qcompiler.ir import Graph, Stage, print_graph, verify
+from qcompiler.pass_record import (
+    Pass,
+    PassContext,
+    Remark,
+    RewritePass,
+    load_passes,
+    pass_class,
+    pass_classes,
+    register_pass,
+)
+from qcompiler.pass_specs import describe_options, format_pass, format_pipeline, parse_pipeline
+from qcompiler.reproducer import write_reproducer
 
-if TYPE_CHECKING:
-    from qcompiler.calibration.data import CalibrationSource
+__all__ = [
+    "Pass",
+    "PassContext",
+    "PassManager",
+    "PassResult",
+    "PipelineCallback",
+    "Remark",
+    "RewritePass",
+    "describe_options",
+    "format_pass",
+    "format_pipeline",
+    "load_passes",
+    "parse_pipeline",
+    "pass_class",
+    "pass_classes",
+    "register_pass",
+]
+
+PipelineCallback = Callable[[Pass | None, Graph, Pass | None], None]
+"""Called before the first pass, between passes and after the last with (previous pass, graph, next pass)."""
+
+_USER_FAULTS = (AccumulatorOverflowError, CalibrationDataError, ModelError, UsageError)
+"""What a pass may raise about the user's model, data or options; anything else is the pass's own fault."""
 
 
 @dataclass(frozen=True, slots=True)
-class Remark:
-    """Why a rewrite did not fire (or what it could not do exactly), for `--remarks`."""
+class PassResult:
+    """One pass that has run: its name, the wall-clock seconds that it took, and whether it changed the graph."""
 
-    pass_name: str
-    node: str
-    reason: str
-
-    def __str__(self) -> str:
-        return f"{self.pass_name}: {self.node}: {self.reason}"
+    name: str
+    seconds: float
+    changed: bool
 
 
-@dataclass
-class PassContext:
-    """What a compilation gives to its passes and collects from them.
+class PassManager:
+    """Runs passes one after another on a graph.
 
-    Attributes:
-        calibration: the samples, or None when the user gave none.
-        calibration_method: ``minmax``, ``percentile``, ``entropy`` or ``mse``.
-        allow_float: whether nodes without an integer form may stay float.
-        integer_io: whether inputs and outputs are the quantized tensors themselves (`--io integer`).
-        threads: threads for running the observed graph; None for the default.
-        remarks, warnings: collected on the way.
+    Args:
+        pipeline: the passes, in order.
+        callbacks: called between passes, in order, after the graph has been verified.
+        check_claims: compare the graph's text before and after each pass with what the pass says about it (for tests).
+        reproducer_dir: where a failing pass leaves its reproducer; None: the current directory, or a temporary one if
+            that cannot be written.
     """
 
-    calibration: "CalibrationSource | None" = None
-    calibration_method: str = "minmax"
-    allow_float: bool = False
-    integer_io: bool = False
-    threads: int | None = None
-    progress: Callable[[str, int, int], None] | None = None
-    """Called with (what, done, total) by anything that takes over a second."""
-    remarks: list[Remark] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)
+    def __init__(
+        self,
+        pipeline: Sequence[Pass],
+        *,
+        callbacks: Sequence[PipelineCallback] = (),
+        check_claims: bool = False,
+        reproducer_dir: str | os.PathLike[str] | None = None,
+    ) -> None:
+        self._pipeline = tuple(pipeline)
+        self._callbacks = tuple(callbacks)
+        self._check_claims = check_claims
+        self._reproducer_dir = None if reproducer_dir is None else Path(reproducer_dir)
 
-    def remark(self, by: "Pass", node: Node, reason: str) -> None:
-        """Record why `by` left `node` as it is."""
-        self.remarks.append(Remark(by.name, node.name, reason))
+    def run(self, graph: Graph, context: PassContext | None = None) -> list[PassResult]:
+        """Run all passes on `graph`, in place.
 
-    def warn(self, message: str) -> None:
-        """Record a warning for the user, once."""
-        if message not in self.warnings:
-            self.warnings.append(message)
+        Raises:
+            UsageError: the pipeline's stages do not go together with the graph's or each other.
+            VerifyError: the graph is invalid to begin with.
+            PassError: a pass failed, left an invalid graph or broke a promise; the message says how to see it again.
+            QCompilerError: what a pass has to say about the user's model or data.
+        """
+        context = context or PassContext()
+        check_stages(self._pipeline, graph.stage)
+        verify(graph)
+        self._call_back(None, graph, self._pipeline[0] if self._pipeline else None)
+        results = []
+        for step, following in zip(self._pipeline, (*self._pipeline[1:], None), strict=True):
+            results.append(self._run_pass(step, graph, context))
+            self._call_back(step, graph, following)
+        return results
+
+    def _call_back(self, previous: Pass | None, graph: Graph, following: Pass | None) -> None:
+        for callback in self._callbacks:
+            callback(previous, graph, following)
+
+    def _run_pass(self, step: Pass, graph: Graph, context: PassContext) -> PassResult:
+        before = graph.clone()
+        started = time.perf_counter()
+        try:
+            changed = step.run(graph, context)
+            seconds = time.perf_counter() - started
+            verify(graph)
+        except _USER_FAULTS:
+            raise
+        except VerifyError as error:
+            raise self._failure(step, before, context, f"gave an invalid graph: {error}", error) from error
+        except Exception as error:
+            detail = str(error) if isinstance(error, QCompilerError) else f"{type(error).__name__}: {error}"
+            raise self._failure(step, before, context, f"failed: {detail}", error) from error
+        expected = step.result_stage or before.stage
+        broken = None
+        if graph.stage is not expected:
+            broken = f"left the graph in the {graph.stage} stage instead of {expected}"
+        elif not isinstance(changed, bool):
+            broken = f"returned {changed!r} instead of whether it changed the graph"
+        elif self._check_claims and changed != (print_graph(before) != print_graph(graph)):
+            broken = "said that it changed the graph, and did not" if changed else "changed the graph and denied it"
+        if broken is not None:
+            raise self._failure(step, before, context, broken, None)
+        return PassResult(step.name, seconds, changed)
+
+    def _failure(
+        self, step: Pass, before: Graph, context: PassContext, what: str, error: Exception | None
+    ) -> PassError:
+        reproducer = write_reproducer(self._reproducer_dir, before, step, context, error)
+        message = f"pass {format_pass(step)} {what}"
+        if reproducer is None:
+            return PassError(f"{message}\nNo reproducer could be written; give a directory with --reproducer-dir.")
+        again = f"see it again with: python -m qcompiler.reproducer {reproducer}"
+        return PassError(
+            f"{message}\nThe graph before the pass is in {reproducer}; {again}", reproducer=str(reproducer)
+        )
 
 
-@dataclass(frozen=True)
-class Pass:
-    """Base of all passes. Subclasses are frozen dataclasses decorated with `register_pass`."""
-
-    name: ClassVar[str] = ""
-    stages: ClassVar[frozenset[Stage]] = frozenset(Stage)
-    """Stages in which the pass may run."""
-    result_stage: ClassVar[Stage | None] = None
-    """The stage of the graph afterwards, if the pass changes it."""
-
-    def run(self, graph: Graph, context: PassContext) -> bool:
-        """Rewrite `graph` in place; return whether anything changed."""
-        raise PluginError(f"pass class {type(self).__name__} defines no run() method")
-
-
-_REGISTRY: dict[str, type[Pass]] = {}
-_PassClass = TypeVar("_PassClass", bound=type[Pass])
-
-
-def register_pass(cls: _PassClass) -> _PassClass:
-    """Class decorator: put a frozen dataclass deriving from `Pass` into the registry.
+def check_stages(pipeline: Sequence[Pass], stage: Stage) -> Stage:
+    """The stage in which the pipeline ends when it starts in `stage`.
 
     Raises:
-        PluginError: the class is not a frozen dataclass of its own, has no name, or the name is taken.
+        UsageError: a pass cannot run in the stage that the passes before it leave.
     """
-    if "__dataclass_params__" not in cls.__dict__ or not dataclasses.is_dataclass(cls):
-        raise PluginError(f"pass class {cls.__name__} must be decorated with @dataclass(frozen=True) first")
-    if not cls.name:
-        raise PluginError(f"pass class {cls.__name__} has no name")
-    if cls.name in _REGISTRY:
-        raise PluginError(f"pass name {cls.name!r} is taken by {_REGISTRY[cls.name].__qualname__}")
-    _REGISTRY[cls.name] = cls
-    return cls
-
-
-def pass_class(name: str) -> type[Pass]:
-    """The registered pass class of that name.
-
-    Raises:
-        UsageError: there is none.
-    """
-    if name not in _REGISTRY:
-        raise UsageError(f"there is no pass named {name!r}; `qcompile passes` lists them")
-    return _REGISTRY[name]
+    for position, step in enumerate(pipeline, 1):
+        if stage not in step.stages:
+            legal = " or ".join(sorted(step.stages))
+            raise UsageError(
+                f"pass {position} of the pipeline, {step.name}, runs in the {legal} stage, but the graph is then in the "
+                f"{stage} stage; --print-pipeline shows a complete order"
+            )
+        stage = step.result_stage or stage
+    return stage

@@ -45,3 +45,28 @@ def describe(annotation: Annotation) -> str:
     if annotation in (None, types.NoneType):
         return "none"
     return "dtype" if annotation is DType else str(annotation.__name__)
+
+
+def coerce(value: object, annotation: Annotation) -> typing.Any:  # noqa: ANN401  # what the annotation says
+    """`value` as an instance of the annotation: an int may stand for a float, nothing else is converted.
+
+    Raises:
+        ValueError: it does not fit.
+    """
+    if matches(value, annotation):
+        return value
+    origin: object = typing.get_origin(annotation)
+    arguments = typing.get_args(annotation)
+    if origin in (types.UnionType, typing.Union):
+        for member in arguments:
+            try:
+                return coerce(value, member)
+            except ValueError:
+                continue
+    if origin is tuple and isinstance(value, tuple):
+        if len(arguments) == 2 and arguments[1] is Ellipsis:
+            return tuple(coerce(item, arguments[0]) for item in value)
+        return tuple(coerce(item, member) for item, member in zip(value, arguments, strict=True))
+    if annotation is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    raise ValueError(f"expected {describe(annotation)}, found {value!r}")

@@ -223,6 +223,10 @@ class Graph:
         """Whether `node` is one of this graph's, under its own name."""
         return self._node_names.get(node.name) is node
 
+    def has_node_named(self, name: str) -> bool:
+        """Whether a node has that name."""
+        return name in self._node_names
+
     def is_output(self, value: Value) -> bool:
         """Whether a graph output is `value`."""
         return value.is_output
