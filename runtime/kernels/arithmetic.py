@@ -1,0 +1,118 @@
+"""Integer arithmetic of `qcompiler.numerics` and the division of work, inlined into kernels.
+
+Numba widens integer arithmetic to int64, as the loads of `qcompiler.runtime.kernels.memory` do. Where a loop is to use
+32-bit lanes it has to say so with the functions on int32 below: LLVM does not narrow a whole expression by itself.
+"""
+
+from collections.abc import Callable
+from typing import TypeVar, cast
+
+import numba
+import numpy as np
+from llvmlite import ir
+from numba import types
+
+from qcompiler.ir.types import DType
+from qcompiler.runtime.codegen.intrinsics import emitted
+from qcompiler.runtime.kernels.memory import (
+    load_s8,
+    load_s16,
+    load_s32,
+    load_u8,
+    store_s16,
+    store_s32,
+    store_u8,
+)
+
+_Function = TypeVar("_Function", bound=Callable[..., object])
+
+DTYPE_CODES = {DType.U8: 0, DType.S8: 1, DType.S16: 2, DType.S32: 3}
+"""How a kernel that takes several dtypes is told which: `load_integer`, `store_integer`."""
+
+SIGN_FLIP = {DType.U8: 0, DType.S8: 128}
+"""8-bit kernels see s8 as u8: q XOR 128 is q + 128, so zero points and bounds of an s8 tensor move by 128."""
+
+
+def inlined(function: _Function) -> _Function:
+    """Decorator: a function that disappears in the kernels that call it, and cannot raise."""
+    return cast(_Function, numba.njit(forceinline=True, error_model="numpy")(function))
+
+
+_I32, _I64 = ir.IntType(32), ir.IntType(64)
+_BINARY_I32 = (types.int32, types.int32, types.int32)
+
+
+@emitted(*_BINARY_I32)
+def add_i32(builder: ir.IRBuilder, a: ir.Value, b: ir.Value) -> ir.Value:
+    """The sum modulo 2^32."""
+    return builder.add(a, b)
+
+
+@emitted(*_BINARY_I32)
+def mul_i32(builder: ir.IRBuilder, a: ir.Value, b: ir.Value) -> ir.Value:
+    """The product modulo 2^32."""
+    return builder.mul(a, b)
+
+
+@emitted(*_BINARY_I32)
+def shift_right_i32(builder: ir.IRBuilder, a: ir.Value, count: ir.Value) -> ir.Value:
+    """The arithmetic shift by 0..31."""
+    return builder.ashr(a, count)
+
+
+@emitted(types.int32, types.int32, types.int32, types.int32)
+def clamp_i32(builder: ir.IRBuilder, value: ir.Value, lo: ir.Value, hi: ir.Value) -> ir.Value:
+    """``min(max(value, lo), hi)``."""
+    raised = builder.select(builder.icmp_signed(">", value, lo), value, lo)
+    return builder.select(builder.icmp_signed("<", raised, hi), raised, hi)
+
+
+@emitted(types.int32, types.int32, types.int32, types.int64, types.int32)
+def rescale_i32(
+    builder: ir.IRBuilder, acc: ir.Value, multiplier: ir.Value, half: ir.Value, shift_above_32: ir.Value
+) -> ir.Value:
+    """RESCALE for shifts of 32 to 63: the low half of the 64-bit product only rounds, so it is dropped at once."""
+    product = builder.mul(builder.sext(acc, _I64), builder.sext(multiplier, _I64))
+    high = builder.trunc(builder.lshr(builder.add(product, half), _I64(32)), _I32)
+    return builder.ashr(high, shift_above_32)
+
+
+@inlined
+def share_start(total: int, share: int, shares: int) -> int:
+    """First of `total` items that belongs to `share`; shares begin at multiples of 64, so cache lines are not shared."""
+    return (((total + 63) // 64) * share // shares) * 64
+
+
+@inlined
+def clamp(value: int, lo: int, hi: int) -> int:
+    return min(max(value, lo), hi)
+
+
+@inlined
+def requantize(acc: int, multiplier: int, shift: int, zero_point: int, lo: int, hi: int) -> int:
+    """``clamp(zero_point + RESCALE(acc, multiplier, shift), lo, hi)`` with a 64-bit product."""
+    s = np.int64(shift & 63)
+    return min(max(zero_point + ((acc * multiplier + (np.int64(1) << (s - 1))) >> s), lo), hi)
+
+
+@inlined
+def load_integer(base: int, index: int, code: int) -> int:
+    """Element of any of the dtypes in `DTYPE_CODES`, for paths where speed is not the point."""
+    if code == 0:
+        return load_u8(base, index)
+    if code == 1:
+        return load_s8(base, index)
+    if code == 2:
+        return load_s16(base, index)
+    return load_s32(base, index)
+
+
+@inlined
+def store_integer(base: int, index: int, value: int, code: int) -> None:
+    """The counterpart of `load_integer`."""
+    if code <= 1:
+        store_u8(base, index, value)
+    elif code == 2:
+        store_s16(base, index, value)
+    else:
+        store_s32(base, index, value)

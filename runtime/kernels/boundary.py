@@ -1,0 +1,157 @@
+"""The borders of the integer program: float32 to integer and back, and tables.
+
+Element i of a tensor belongs to channel (i / inner) mod channels; a scale for the whole tensor is one channel.
+"""
+
+from llvmlite import ir
+from numba import types
+
+from qcompiler.runtime.codegen.intrinsics import emitted
+from qcompiler.runtime.kernels.arithmetic import share_start
+from qcompiler.runtime.kernels.memory import (
+    load_f32,
+    load_s16,
+    load_s32,
+    load_s64,
+    load_u8,
+    store_f32,
+    store_s16,
+    store_u8,
+)
+from qcompiler.runtime.kernels.registry import kernel
+
+_F32, _I32 = ir.FloatType(), ir.IntType(32)
+_MAGIC = ir.Constant(_F32, 1.5 * 2**23)
+
+
+@emitted(types.int32, types.float32, types.float32, types.float32, types.float32)
+def quantize_element(builder: ir.IRBuilder, x: ir.Value, scale: ir.Value, low: ir.Value, high: ir.Value) -> ir.Value:
+    """round_half_even(x / scale) clamped to [low, high], integers of at most 17 bits; NaN gives low.
+
+    Clamping first changes nothing, and below 2^22 adding and subtracting 1.5 · 2^23 rounds to an integer, ties to
+    even, in plain float32 arithmetic: exact on every target, and no call where there is no rounding instruction.
+    """
+    quotient = builder.fdiv(x, scale)
+    raised = builder.select(builder.fcmp_ordered(">", quotient, low), quotient, low)
+    bounded = builder.select(builder.fcmp_ordered("<", raised, high), raised, high)
+    return builder.fptosi(builder.fsub(builder.fadd(bounded, _MAGIC), _MAGIC), _I32)
+
+
+@emitted(types.float32, types.int32)
+def float_of(builder: ir.IRBuilder, value: ir.Value) -> ir.Value:
+    """The nearest float32, ties to even."""
+    return builder.sitofp(value, _F32)
+
+
+_QUANTIZE_WORDS = ("x", "scales", "zero_points", "out", "count", "channels", "inner", "lo", "hi")
+
+
+@kernel("int_quantize8", words=_QUANTIZE_WORDS)
+def int_quantize8(operands: int, share: int, shares: int) -> None:
+    """`int.quantize` to u8 or s8; scales f32[channels], zero_points s32[channels], limits lo and hi of the dtype."""
+    x, scales, zero_points = load_s64(operands, 0), load_s64(operands, 1), load_s64(operands, 2)
+    out, count, channels = load_s64(operands, 3), load_s64(operands, 4), load_s64(operands, 5)
+    inner, lo, hi = load_s64(operands, 6), load_s64(operands, 7), load_s64(operands, 8)
+    position = min(count, share_start(count, share, shares))
+    end = min(count, share_start(count, share + 1, shares))
+    while position < end:
+        row = position // inner
+        n = min((row + 1) * inner, end) - position
+        scale, zero_point = load_f32(scales, row % channels), load_s32(zero_points, row % channels)
+        low, high = float_of(lo - zero_point), float_of(hi - zero_point)
+        source, target = x + 4 * position, out + position
+        for i in range(n):
+            store_u8(target, i, quantize_element(load_f32(source, i), scale, low, high) + zero_point)
+        position += n
+
+
+@kernel("int_quantize16", words=_QUANTIZE_WORDS)
+def int_quantize16(operands: int, share: int, shares: int) -> None:
+    """`int.quantize` to s16."""
+    x, scales, zero_points = load_s64(operands, 0), load_s64(operands, 1), load_s64(operands, 2)
+    out, count, channels = load_s64(operands, 3), load_s64(operands, 4), load_s64(operands, 5)
+    inner, lo, hi = load_s64(operands, 6), load_s64(operands, 7), load_s64(operands, 8)
+    position = min(count, share_start(count, share, shares))
+    end = min(count, share_start(count, share + 1, shares))
+    while position < end:
+        row = position // inner
+        n = min((row + 1) * inner, end) - position
+        scale, zero_point = load_f32(scales, row % channels), load_s32(zero_points, row % channels)
+        low, high = float_of(lo - zero_point), float_of(hi - zero_point)
+        source, target = x + 4 * position, out + 2 * position
+        for i in range(n):
+            store_s16(target, i, quantize_element(load_f32(source, i), scale, low, high) + zero_point)
+        position += n
+
+
+_DEQUANTIZE_WORDS = ("x", "scales", "zero_points", "out", "count", "channels", "inner")
+
+
+@kernel("int_dequantize8", words=(*_DEQUANTIZE_WORDS, "flip"))
+def int_dequantize8(operands: int, share: int, shares: int) -> None:
+    """`int.dequantize` of u8, or of s8 with flip = 128 and zero points moved by 128."""
+    x, scales, zero_points = load_s64(operands, 0), load_s64(operands, 1), load_s64(operands, 2)
+    out, count, channels = load_s64(operands, 3), load_s64(operands, 4), load_s64(operands, 5)
+    inner, flip = load_s64(operands, 6), load_s64(operands, 7)
+    position = min(count, share_start(count, share, shares))
+    end = min(count, share_start(count, share + 1, shares))
+    while position < end:
+        row = position // inner
+        n = min((row + 1) * inner, end) - position
+        scale, zero_point = load_f32(scales, row % channels), load_s32(zero_points, row % channels)
+        source, target = x + position, out + 4 * position
+        for i in range(n):
+            store_f32(target, i, float_of((load_u8(source, i) ^ flip) - zero_point) * scale)
+        position += n
+
+
+@kernel("int_dequantize16", words=_DEQUANTIZE_WORDS)
+def int_dequantize16(operands: int, share: int, shares: int) -> None:
+    """`int.dequantize` of s16."""
+    x, scales, zero_points = load_s64(operands, 0), load_s64(operands, 1), load_s64(operands, 2)
+    out, count, channels = load_s64(operands, 3), load_s64(operands, 4), load_s64(operands, 5)
+    inner = load_s64(operands, 6)
+    position = min(count, share_start(count, share, shares))
+    end = min(count, share_start(count, share + 1, shares))
+    while position < end:
+        row = position // inner
+        n = min((row + 1) * inner, end) - position
+        scale, zero_point = load_f32(scales, row % channels), load_s32(zero_points, row % channels)
+        source, target = x + 2 * position, out + 4 * position
+        for i in range(n):
+            store_f32(target, i, float_of(load_s16(source, i) - zero_point) * scale)
+        position += n
+
+
+@emitted(types.float32, types.int64)
+def float_of_s64(builder: ir.IRBuilder, value: ir.Value) -> ir.Value:
+    """The nearest float32 of a difference that needs 33 bits, ties to even."""
+    return builder.sitofp(value, _F32)
+
+
+@kernel("int_dequantize32", words=_DEQUANTIZE_WORDS)
+def int_dequantize32(operands: int, share: int, shares: int) -> None:
+    """`int.dequantize` of s32."""
+    x, scales, zero_points = load_s64(operands, 0), load_s64(operands, 1), load_s64(operands, 2)
+    out, count, channels = load_s64(operands, 3), load_s64(operands, 4), load_s64(operands, 5)
+    inner = load_s64(operands, 6)
+    for i in range(share_start(count, share, shares), min(count, share_start(count, share + 1, shares))):
+        channel = (i // inner) % channels
+        difference = load_s32(x, i) - load_s32(zero_points, channel)
+        store_f32(out, i, float_of_s64(difference) * load_f32(scales, channel))
+
+
+@kernel("int_lut8", words=("x", "table", "out", "count"))
+def int_lut8(operands: int, share: int, shares: int) -> None:
+    """`int.lut` with 8-bit entries; the table is indexed by the byte, so that of an s8 operand is turned by 128."""
+    x, table, out, count = load_s64(operands, 0), load_s64(operands, 1), load_s64(operands, 2), load_s64(operands, 3)
+    for i in range(share_start(count, share, shares), min(count, share_start(count, share + 1, shares))):
+        store_u8(out, i, load_u8(table, load_u8(x, i)))
+
+
+@kernel("int_lut16", words=("x", "table", "out", "count"))
+def int_lut16(operands: int, share: int, shares: int) -> None:
+    """`int.lut` with s16 entries."""
+    x, table, out, count = load_s64(operands, 0), load_s64(operands, 1), load_s64(operands, 2), load_s64(operands, 3)
+    for i in range(share_start(count, share, shares), min(count, share_start(count, share + 1, shares))):
+        store_s16(out, i, load_s16(table, load_u8(x, i)))

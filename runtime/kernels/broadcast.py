@@ -1,0 +1,45 @@
+"""How kernels on two operands walk broadcast tensors.
+
+The result is contiguous. Lowering drops axes of size 1 and merges axes that both operands walk alike, until what is left is
+one inner axis of `inner` elements, along which the operands step by `a0` and `b0` elements, and up to four outer
+axes of `d1` ... `d4` elements (from the inside), along which they step by `a1` ... `a4` and `b1` ... `b4`; a step
+of 0 is broadcasting. `count` is the number of elements of the result.
+"""
+
+from qcompiler.runtime.kernels.arithmetic import inlined
+from qcompiler.runtime.kernels.memory import load_s64
+
+OUTER_AXES = 4
+BROADCAST_WORDS = (
+    *("a", "b", "out", "count", "inner", "a0", "b0"),
+    *("d1", "d2", "d3", "a1", "a2", "a3", "a4", "b1", "b2", "b3", "b4"),
+)
+"""The first words of every such kernel; its own follow from `PARAMETERS`."""
+PARAMETERS = len(BROADCAST_WORDS)
+_D1, _A1, _B1 = 7, 10, 14
+
+
+@inlined
+def row_of_a(operands: int, row: int) -> int:
+    """Elements from the start of `a` to those of the given row (index over all outer axes)."""
+    return _row(operands, row, _A1)
+
+
+@inlined
+def row_of_b(operands: int, row: int) -> int:
+    """Elements from the start of `b` to those of the given row."""
+    return _row(operands, row, _B1)
+
+
+@inlined
+def _row(operands: int, row: int, steps: int) -> int:
+    d1, d2, d3 = load_s64(operands, _D1), load_s64(operands, _D1 + 1), load_s64(operands, _D1 + 2)
+    rest2 = row // d1
+    rest3 = rest2 // d2
+    rest4 = rest3 // d3
+    return (
+        (row - rest2 * d1) * load_s64(operands, steps)
+        + (rest2 - rest3 * d2) * load_s64(operands, steps + 1)
+        + (rest3 - rest4 * d3) * load_s64(operands, steps + 2)
+        + rest4 * load_s64(operands, steps + 3)
+    )

@@ -1,0 +1,180 @@
+"""Kernels that move elements without looking at them; `itemsize` is 1, 2, 4 or 8 bytes."""
+
+from qcompiler.runtime.kernels.arithmetic import inlined, share_start
+from qcompiler.runtime.kernels.memory import (
+    copy_bytes,
+    fill_bytes,
+    load_s16,
+    load_s32,
+    load_s64,
+    load_u8,
+    store_s16,
+    store_s32,
+    store_s64,
+    store_u8,
+)
+from qcompiler.runtime.kernels.registry import kernel
+
+OUTER_AXES = 5
+CONCAT_OPERANDS = 8
+PAD_OUTER_AXES = 4
+_TILE = 16  # elements: a tile of bytes reads 16 cache lines and writes 16
+
+
+@inlined
+def move(source: int, source_index: int, target: int, target_index: int, itemsize: int) -> None:
+    """Copy one element."""
+    if itemsize == 1:
+        store_u8(target, target_index, load_u8(source, source_index))
+    elif itemsize == 2:
+        store_s16(target, target_index, load_s16(source, source_index))
+    elif itemsize == 4:
+        store_s32(target, target_index, load_s32(source, source_index))
+    else:
+        store_s64(target, target_index, load_s64(source, source_index))
+
+
+@kernel(
+    "copy",
+    words=(
+        *("source", "target", "itemsize", "offset", "count", "inner", "s0"),
+        *("d1", "d2", "d3", "d4", "s1", "s2", "s3", "s4", "s5"),
+    ),
+)
+def copy(operands: int, share: int, shares: int) -> None:
+    """Gather into a contiguous target of `count` elements.
+
+    The target has an inner axis of `inner` elements and outer ones of d1 ... d5 (from the inside), along which
+    the source steps by s0 and s1 ... s5 elements, starting at element `offset`; steps may be negative.
+    """
+    itemsize, count = load_s64(operands, 2), load_s64(operands, 4)
+    source, target = load_s64(operands, 0) + load_s64(operands, 3) * itemsize, load_s64(operands, 1)
+    inner, step = load_s64(operands, 5), load_s64(operands, 6)
+    position = min(count, share_start(count, share, shares))
+    end = min(count, share_start(count, share + 1, shares))
+    while position < end:
+        row = position // inner
+        column = position - row * inner
+        n = min(inner - column, end - position)
+        at = column * step
+        for axis in range(OUTER_AXES - 1):
+            size = load_s64(operands, 7 + axis)
+            outside = row // size
+            at += (row - outside * size) * load_s64(operands, 11 + axis)
+            row = outside
+        at += row * load_s64(operands, 15)
+        if step == 1:
+            copy_bytes(target + position * itemsize, source + at * itemsize, n * itemsize)
+        elif itemsize == 1:
+            for i in range(n):
+                store_u8(target + position, i, load_u8(source + at, i * step))
+        else:
+            for i in range(n):
+                move(source, at + i * step, target, position + i, itemsize)
+        position += n
+
+
+@kernel("transpose", words=("source", "target", "itemsize", "batch", "rows", "columns"))
+def transpose(operands: int, share: int, shares: int) -> None:
+    """[batch, rows, columns] to [batch, columns, rows], tile by tile."""
+    source, target, itemsize = load_s64(operands, 0), load_s64(operands, 1), load_s64(operands, 2)
+    batch, rows, columns = load_s64(operands, 3), load_s64(operands, 4), load_s64(operands, 5)
+    bands = (columns + _TILE - 1) // _TILE
+    items = batch * bands
+    for item in range(items * share // shares, items * (share + 1) // shares):
+        matrix = item // bands
+        left = (item - matrix * bands) * _TILE
+        right = min(columns, left + _TILE)
+        base = matrix * rows * columns
+        for top in range(0, rows, _TILE):
+            bottom = min(rows, top + _TILE)
+            if itemsize == 1:
+                for column in range(left, right):
+                    for row in range(top, bottom):
+                        store_u8(target, base + column * rows + row, load_u8(source, base + row * columns + column))
+            else:
+                for column in range(left, right):
+                    for row in range(top, bottom):
+                        move(source, base + row * columns + column, target, base + column * rows + row, itemsize)
+
+
+@kernel("interleave3", words=("source", "target", "batch", "pixels"))
+def interleave3(operands: int, share: int, shares: int) -> None:
+    """[batch, 3, pixels] bytes to [batch, pixels, 3]: the transposition of an RGB image, with vector shuffles."""
+    source, target = load_s64(operands, 0), load_s64(operands, 1)
+    batch, pixels = load_s64(operands, 2), load_s64(operands, 3)
+    for image in range(batch):
+        planes, out = source + image * 3 * pixels, target + image * 3 * pixels
+        green, blue = planes + pixels, planes + 2 * pixels
+        for i in range(share_start(pixels, share, shares), min(pixels, share_start(pixels, share + 1, shares))):
+            store_u8(out, 3 * i, load_u8(planes, i))
+            store_u8(out, 3 * i + 1, load_u8(green, i))
+            store_u8(out, 3 * i + 2, load_u8(blue, i))
+
+
+@kernel(
+    "concat",
+    words=(
+        *("target", "rows", "row_bytes", "operands"),
+        *(f"x{i}" for i in range(CONCAT_OPERANDS)),
+        *(f"bytes{i}" for i in range(CONCAT_OPERANDS)),
+    ),
+)
+def concat(operands: int, share: int, shares: int) -> None:
+    """Rows of the target are rows of the operands one after another; rows are cut up among shares."""
+    target, rows, row_bytes = load_s64(operands, 0), load_s64(operands, 1), load_s64(operands, 2)
+    for row in range(rows * share // shares, rows * (share + 1) // shares):
+        at = target + row * row_bytes
+        for i in range(load_s64(operands, 3)):
+            size = load_s64(operands, 4 + CONCAT_OPERANDS + i)
+            copy_bytes(at, load_s64(operands, 4 + i) + row * size, size)
+            at += size
+
+
+@inlined
+def fill(target: int, index: int, count: int, value: int, itemsize: int) -> None:
+    """Set `count` elements from `index` on to the low bits of `value`."""
+    if itemsize == 1:
+        fill_bytes(target + index, value, count)
+    elif itemsize == 2:
+        for i in range(index, index + count):
+            store_s16(target, i, value)
+    elif itemsize == 4:
+        for i in range(index, index + count):
+            store_s32(target, i, value)
+    else:
+        for i in range(index, index + count):
+            store_s64(target, i, value)
+
+
+@kernel(
+    "pad",
+    words=(
+        *("source", "target", "itemsize", "value", "rows", "inner_in", "inner_out", "begin0"),
+        *(f"{kind}{i}" for kind in ("out", "in", "begin") for i in range(1, PAD_OUTER_AXES + 1)),
+    ),
+)
+def pad(operands: int, share: int, shares: int) -> None:
+    """A border of `value` around a tensor; axes are counted from the inside, `rows` is the product of the outer ones."""
+    source, target, itemsize = load_s64(operands, 0), load_s64(operands, 1), load_s64(operands, 2)
+    value, rows, inner_in = load_s64(operands, 3), load_s64(operands, 4), load_s64(operands, 5)
+    inner_out, begin = load_s64(operands, 6), load_s64(operands, 7)
+    for row in range(rows * share // shares, rows * (share + 1) // shares):
+        rest, line, step, inside = row, 0, 1, True
+        for axis in range(PAD_OUTER_AXES):
+            size = load_s64(operands, 8 + axis)
+            size_in = load_s64(operands, 8 + PAD_OUTER_AXES + axis)
+            outside = rest // size
+            index = rest - outside * size - load_s64(operands, 8 + 2 * PAD_OUTER_AXES + axis)
+            inside = inside and 0 <= index < size_in
+            line += index * step
+            step *= size_in
+            rest = outside
+        first = row * inner_out
+        if inside:
+            fill(target, first, begin, value, itemsize)
+            copy_bytes(target + (first + begin) * itemsize, source + line * inner_in * itemsize, inner_in * itemsize)
+            after = begin + inner_in
+            fill(target, first + after, inner_out - after, value, itemsize)
+        else:
+            fill(target, first, inner_out, value, itemsize)

@@ -1,0 +1,155 @@
+"""Lowering of integer functions element by element."""
+
+import math
+
+import numpy as np
+
+from qcompiler.ir import Node
+from qcompiler.ir.ops import IntAdd, IntDiv, IntLut, IntMul, IntPRelu, IntRescale
+from qcompiler.ir.ops.shapes import normalize_axis
+from qcompiler.ir.types import DType
+from qcompiler.runtime.kernels import boundary, elementwise  # noqa: F401  # registers the kernels
+from qcompiler.runtime.kernels.arithmetic import DTYPE_CODES, SIGN_FLIP
+from qcompiler.runtime.kernels.broadcast import OUTER_AXES
+from qcompiler.runtime.lowering.context import Lowering, lowers
+from qcompiler.runtime.lowering.geometry import broadcast_steps, merged_walk, split_at
+from qcompiler.runtime.program import Buffer, Operand
+
+FAST_NS, SLOW_NS, DIVIDE_NS = 0.3, 4.0, 12.0  # an element: vector lanes, any dtype, a 64-bit division
+FAST_ADD_LIMIT = 2**21  # |multiplier| that keeps the sum of 8-bit operands in 32 bits
+FAST_SHIFT = 32  # smallest shift whose low product half only rounds
+
+
+def broadcast_operands(lowering: Lowering, node: Node, *, swapped: bool = False) -> dict[str, Operand]:
+    """The words of `BROADCAST_WORDS` for a node with two operands, in exchanged roles if `swapped`."""
+    a, b = reversed(node.operands) if swapped else node.operands
+    shape = lowering.shape(node.result)
+    steps = [broadcast_steps(lowering.shape(v), len(shape)) for v in (a, b)]
+    walk = merged_walk(shape, *steps).inner(OUTER_AXES + 1, f"node '{node.name}' ({node.op.name})")
+    (a0, *outer_a), (b0, *outer_b) = walk.steps
+    words: dict[str, Operand] = {"a": lowering.buffer(a), "b": lowering.buffer(b), "out": lowering.result(node.result)}
+    words |= {"count": math.prod(shape), "inner": walk.sizes[0], "a0": a0, "b0": b0}
+    words |= {f"d{i}": size for i, size in enumerate(walk.sizes[1:OUTER_AXES], 1)}
+    words |= {f"a{i}": step for i, step in enumerate(outer_a, 1)}
+    words |= {f"b{i}": step for i, step in enumerate(outer_b, 1)}
+    return words
+
+
+def repeats_first_operand(lowering: Lowering, node: Node) -> bool:
+    """Whether the first operand is the one that is broadcast, so that a kernel should see it second."""
+    a, b = (math.prod(lowering.shape(v)) for v in node.operands)
+    return a < b
+
+
+def is_8bit(*buffers: Operand) -> bool:
+    """Whether all are 8-bit tensors, which the fast kernels take."""
+    return all(isinstance(b, Buffer) and b.dtype in SIGN_FLIP for b in buffers)
+
+
+def dtype_words(words: dict[str, Operand]) -> dict[str, Operand]:
+    """The dtype codes of a, b and out."""
+    return {f"dtype_{w}": DTYPE_CODES[b.dtype] for w in ("a", "b", "out") if isinstance(b := words[w], Buffer)}
+
+
+def flip_words(words: dict[str, Operand]) -> dict[str, int]:
+    """What turns 8-bit a, b and out to u8."""
+    return {w: SIGN_FLIP[b.dtype] for w in ("a", "b", "out") if isinstance(b := words[w], Buffer)}
+
+
+@lowers(IntAdd)
+def lower_add(lowering: Lowering, node: Node, op: IntAdd) -> None:
+    swapped = repeats_first_operand(lowering, node)
+    words = broadcast_operands(lowering, node, swapped=swapped)
+    terms = [(op.zp_a, op.multiplier_a), (op.zp_b, op.multiplier_b)]
+    (zp_a, multiplier_a), (zp_b, multiplier_b) = reversed(terms) if swapped else terms
+    count = math.prod(lowering.shape(node.result))
+    words |= {"multiplier_a": multiplier_a, "multiplier_b": multiplier_b, "shift": op.shift}
+    small = max(abs(multiplier_a), abs(multiplier_b)) < FAST_ADD_LIMIT and op.shift < 32
+    if small and is_8bit(words["a"], words["b"], words["out"]):
+        flip = flip_words(words)
+        addend = (1 << (op.shift - 1)) - (zp_a + flip["a"]) * multiplier_a - (zp_b + flip["b"]) * multiplier_b
+        words |= {f"flip_{w}": f for w, f in flip.items()}
+        words |= {"addend": addend, "zp_out": op.zp_out + flip["out"]}
+        words |= {"lo": op.lo + flip["out"], "hi": op.hi + flip["out"]}
+        lowering.emit(node, "int_add8", words, cost=FAST_NS * count, items=count // 64)
+        return
+    words |= dtype_words(words)
+    words |= {"zp_a": zp_a, "zp_b": zp_b, "zp_out": op.zp_out, "lo": op.lo, "hi": op.hi}
+    lowering.emit(node, "int_add", words, cost=SLOW_NS * count, items=count // 64)
+
+
+@lowers(IntMul)
+def lower_mul(lowering: Lowering, node: Node, op: IntMul) -> None:
+    swapped = repeats_first_operand(lowering, node)
+    words = broadcast_operands(lowering, node, swapped=swapped)
+    zp_a, zp_b = (op.zp_b, op.zp_a) if swapped else (op.zp_a, op.zp_b)
+    count = math.prod(lowering.shape(node.result))
+    words |= {"multiplier": op.multiplier, "shift": op.shift}
+    if op.shift >= FAST_SHIFT and is_8bit(words["a"], words["b"], words["out"]):
+        flip = flip_words(words)
+        words |= {f"flip_{w}": f for w, f in flip.items()}
+        words |= {"zp_a": zp_a + flip["a"], "zp_b": zp_b + flip["b"], "zp_out": op.zp_out + flip["out"]}
+        words |= {"lo": op.lo + flip["out"], "hi": op.hi + flip["out"]}
+        lowering.emit(node, "int_mul8", words, cost=2 * FAST_NS * count, items=count // 64)
+        return
+    words |= dtype_words(words)
+    words |= {"zp_a": zp_a, "zp_b": zp_b, "zp_out": op.zp_out, "lo": op.lo, "hi": op.hi}
+    lowering.emit(node, "int_mul", words, cost=SLOW_NS * count, items=count // 64)
+
+
+@lowers(IntDiv)
+def lower_div(lowering: Lowering, node: Node, op: IntDiv) -> None:
+    words = broadcast_operands(lowering, node)
+    words |= dtype_words(words)
+    words |= {"zp_a": op.zp_a, "zp_b": op.zp_b, "multiplier": op.multiplier, "shift": op.shift}
+    words |= {"zp_out": op.zp_out, "lo": op.lo, "hi": op.hi}
+    count = math.prod(lowering.shape(node.result))
+    lowering.emit(node, "int_div", words, cost=DIVIDE_NS * count, items=count // 64)
+
+
+@lowers(IntRescale)
+def lower_rescale(lowering: Lowering, node: Node, op: IntRescale) -> None:
+    x, out = lowering.buffer(node.operands[0]), lowering.result(node.result)
+    count = math.prod(out.shape)
+    words: dict[str, Operand] = {"x": x, "out": out, "count": count}
+    words |= {"dtype_x": DTYPE_CODES[x.dtype], "dtype_out": DTYPE_CODES[out.dtype], "zp_in": op.zp_in}
+    words |= {"multiplier": op.multiplier, "shift": op.shift, "zp_out": op.zp_out, "lo": op.lo, "hi": op.hi}
+    lowering.emit(node, "int_rescale", words, cost=SLOW_NS / 2 * count, items=count // 64)
+
+
+@lowers(IntPRelu)
+def lower_prelu(lowering: Lowering, node: Node, op: IntPRelu) -> None:
+    x, multipliers, shifts = (lowering.buffer(v) for v in node.operands)
+    out = lowering.result(node.result)
+    axis = normalize_axis(op.axis, len(out.shape))
+    outer, channels, inner = split_at(out.shape, axis, axis + 1)
+    count = outer * channels * inner
+    words: dict[str, Operand] = {"x": x, "multipliers": multipliers, "shifts": shifts, "out": out, "count": count}
+    words |= {"channels": channels, "inner": inner, "zp_in": op.zp_in}
+    words |= {"dtype_x": DTYPE_CODES[x.dtype], "dtype_out": DTYPE_CODES[out.dtype]}
+    words |= {"positive_multiplier": op.positive_multiplier, "positive_shift": op.positive_shift}
+    words |= {"zp_out": op.zp_out, "lo": op.lo, "hi": op.hi}
+    lowering.emit(node, "int_prelu", words, cost=1.5 * SLOW_NS * count, items=count // 64)
+
+
+@lowers(IntLut)
+def lower_lut(lowering: Lowering, node: Node, op: IntLut) -> None:  # noqa: ARG001  # a rule's signature
+    x, out = lowering.buffer(node.operands[0]), lowering.result(node.result)
+    table = node.operands[1]
+    entries = table.data
+    if entries is None:
+        raise lowering.unsupported(node, f"its table %{table.name} is not a constant")
+    # Kernels index by the byte: the table of an s8 operand starts with the entries of 0 ... 127.
+    turn = 128 if x.dtype is DType.S8 else 0
+    by_byte = lowering.constant(node, "table", lambda: np.roll(entries, turn))
+    count = math.prod(out.shape)
+    words: dict[str, Operand] = {"x": x, "table": by_byte, "out": out, "count": count}
+    same_size = out.dtype.itemsize == 1
+    lowering.emit(
+        node,
+        "int_lut8" if same_size else "int_lut16",
+        words,
+        overwrites={"out": "x"} if same_size else None,
+        cost=0.5 * count,
+        items=count // 64,
+    )

@@ -1,0 +1,218 @@
+"""Lowering of ops that move data: views where the bytes stay in order, else copies."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from qcompiler.ir import Graph, Node, Value
+from qcompiler.ir.ops import (
+    Concat,
+    DepthToSpace,
+    Identity,
+    IntPad,
+    Observe,
+    Pad,
+    Reshape,
+    Slice,
+    Split,
+    Transpose,
+)
+from qcompiler.ir.types import DType
+from qcompiler.runtime.kernels import movement as kernels
+from qcompiler.runtime.lowering.context import Lowering, lowers
+from qcompiler.runtime.lowering.geometry import contiguous_steps, merged_walk, split_at
+from qcompiler.runtime.program import Buffer, Operand
+
+_COPY_NS, _GATHER_NS, _ROW_NS = 0.05, 1.0, 8.0  # a byte in a row, an element out of order, a row
+
+
+@lowers(Reshape)
+@lowers(Identity)
+@lowers(Observe)
+def lower_alias(lowering: Lowering, node: Node, op: Reshape | Identity | Observe) -> None:  # noqa: ARG001
+    """The same bytes under the result's shape."""
+    value, result = node.operands[0], node.result
+    lowering.alias(result, lowering.build.view(lowering.buffer(value), result.name, lowering.shape(result)))
+
+
+@lowers(Transpose)
+def lower_transpose(lowering: Lowering, node: Node, op: Transpose) -> None:
+    shape = lowering.shape(node.operands[0])
+    steps = contiguous_steps(shape)
+    sizes = [shape[axis] for axis in op.perm]
+    _gather(lowering, node, node.result, sizes, [steps[axis] for axis in op.perm])
+
+
+@lowers(DepthToSpace)
+def lower_depth_to_space(lowering: Lowering, node: Node, op: DepthToSpace) -> None:
+    """A transposition of [n, h, w, c·b²] or [n, c·b², h, w] with its channel axis taken apart."""
+    shape, b = lowering.shape(node.operands[0]), op.blocksize
+    channels_first = op.layout == "nchw"
+    n, h, w, depth = (shape[i] for i in ((0, 2, 3, 1) if channels_first else (0, 1, 2, 3)))
+    c = depth // (b * b)
+    # Axes of the source by role; DCR has the block's rows and columns before the channel, CRD after it.
+    parts = {"y": b, "x": b, "c": c} if op.mode == "DCR" else {"c": c, "y": b, "x": b}
+    order = ["n", *parts, "h", "w"] if channels_first else ["n", "h", "w", *parts]
+    extent = {"n": n, "h": h, "w": w, **parts}
+    steps = dict(zip(order, contiguous_steps([extent[axis] for axis in order]), strict=True))
+    target = "nchywx" if channels_first else "nhywxc"
+    _gather(lowering, node, node.result, [extent[axis] for axis in target], [steps[axis] for axis in target])
+
+
+@lowers(Slice)
+def lower_slice(lowering: Lowering, node: Node, op: Slice) -> None:
+    steps = list(contiguous_steps(lowering.shape(node.operands[0])))
+    offset = 0
+    for axis, start, step in zip(op.axes, op.starts, op.steps, strict=True):
+        offset += start * steps[axis]
+        steps[axis] *= step
+    _gather(lowering, node, node.result, lowering.shape(node.result), steps, offset=offset)
+
+
+@lowers(Split)
+def lower_split(lowering: Lowering, node: Node, op: Split) -> None:
+    steps = contiguous_steps(lowering.shape(node.operands[0]))
+    start = 0
+    for value, size in zip(node.results, op.sizes, strict=True):
+        _gather(lowering, node, value, lowering.shape(value), steps, offset=start * steps[op.axis])
+        start += size
+
+
+@lowers(Concat)
+def lower_concat(lowering: Lowering, node: Node, op: Concat) -> None:
+    """Nothing to do where all operands were written in place, see `place_concats`; else rows are put together."""
+    if lowering.placed_in(node.operands[0]) is node.result:
+        lowering.result(node.result)
+        return
+    itemsize = node.result.type.dtype.itemsize
+    pieces = [lowering.buffer(v) for v in node.operands]
+    while len(pieces) > kernels.CONCAT_OPERANDS:
+        head = pieces[: kernels.CONCAT_OPERANDS]
+        shape = list(head[0].shape)
+        shape[op.axis] = sum(piece.shape[op.axis] for piece in head)
+        joined = lowering.build.tensor(f"{node.name}.part", node.result.type.dtype, shape)
+        _join(lowering, node, op.axis, head, joined, itemsize)
+        pieces = [joined, *pieces[kernels.CONCAT_OPERANDS :]]
+    _join(lowering, node, op.axis, pieces, lowering.result(node.result), itemsize)
+
+
+def place_concats(lowering: Lowering, graph: Graph) -> None:
+    """Have the operands of a concat written straight into its result where they are contiguous parts of it."""
+    for node in graph.nodes():
+        if not isinstance(node.op, Concat):
+            continue
+        operands, axis = node.operands, node.op.axis
+        fits = math.prod(lowering.shape(node.result)[:axis]) == 1 and len(set(operands)) == len(operands)
+        if not (fits and all(_is_computed(lowering, v) for v in operands)):
+            continue
+        offset = 0
+        for value in operands:
+            lowering.place(value, node.result, offset)
+            offset += math.prod(lowering.shape(value)) * value.type.dtype.itemsize
+
+
+def _is_computed(lowering: Lowering, value: Value) -> bool:
+    """Whether an instruction will write the value into a buffer that can be chosen freely."""
+    producer = value.producer
+    if producer is None or lowering.placed_in(value) is not None or lowering.model.graph.is_output(value):
+        return False
+    return not isinstance(producer.op, Reshape | Identity | Observe)
+
+
+@lowers(IntPad)
+def lower_int_pad(lowering: Lowering, node: Node, op: IntPad) -> None:
+    _pad(lowering, node, op.pads, op.value)
+
+
+@lowers(Pad)
+def lower_pad(lowering: Lowering, node: Node, op: Pad) -> None:
+    dtype = node.result.type.dtype
+    if dtype is DType.F32:
+        _pad(lowering, node, op.pads, int(np.float32(op.value).view(np.int32)))
+    else:
+        _pad(lowering, node, op.pads, int(op.value))
+
+
+def _gather(
+    lowering: Lowering, node: Node, result: Value, sizes: Sequence[int], steps: Sequence[int], *, offset: int = 0
+) -> None:
+    """Let `result`, of the given sizes, walk the node's operand in the given steps from element `offset`."""
+    source = lowering.buffer(node.operands[0])
+    walk = merged_walk(sizes, steps, contiguous_steps(sizes))
+    itemsize, count = source.dtype.itemsize, math.prod(sizes)
+    in_order = offset == 0 and walk.steps[0] == walk.steps[1] and count == math.prod(source.shape)
+    if in_order and lowering.placed_in(result) is None:
+        lowering.alias(result, lowering.build.view(source, result.name, lowering.shape(result)))
+        return
+    out = lowering.result(result)
+    if offset == 0 and _is_transposition(walk.sizes, walk.steps[0]):
+        _transpose(lowering, node, source, out, walk.sizes)
+        return
+    walk = walk.inner(kernels.OUTER_AXES + 1, f"node '{node.name}' ({node.op.name})")
+    words: dict[str, Operand] = {"source": source, "target": out, "itemsize": itemsize, "offset": offset}
+    words |= {"count": count, "inner": walk.sizes[0]}
+    words |= {f"d{i}": size for i, size in enumerate(walk.sizes[1 : kernels.OUTER_AXES], 1)}
+    words |= {f"s{i}": step for i, step in enumerate(walk.steps[0])}
+    cost = count // max(1, walk.sizes[0]) * _ROW_NS
+    cost += count * (_COPY_NS * itemsize if walk.steps[0][0] == 1 else _GATHER_NS)
+    lowering.emit(node, "copy", words, writes=("target",), cost=cost, items=count // 64)
+
+
+def _is_transposition(sizes: tuple[int, ...], steps: tuple[int, ...]) -> bool:
+    """Whether the walk exchanges the last two of at most three axes."""
+    *batch, columns, rows = (1, 1, *sizes)[-3:] if len(sizes) >= 2 else (0, 0, 0)
+    matrix = (*((rows * columns,) if len(sizes) == 3 else ()), 1, columns)
+    return len(sizes) in (2, 3) and steps == matrix and bool(batch)
+
+
+def _transpose(lowering: Lowering, node: Node, source: Buffer, out: Buffer, sizes: tuple[int, ...]) -> None:
+    batch, columns, rows = (1, *sizes)[-3:]
+    count = math.prod(sizes)
+    if rows == 3 and source.dtype.itemsize == 1:
+        words: dict[str, Operand] = {"source": source, "target": out, "batch": batch, "pixels": columns}
+        lowering.emit(
+            node, "interleave3", words, writes=("target",), cost=0.2 * count, items=max(1, columns // 64)
+        )  # fmt: skip
+        return
+    words = {"source": source, "target": out, "itemsize": source.dtype.itemsize}
+    words |= {"batch": batch, "rows": rows, "columns": columns}
+    lowering.emit(
+        node, "transpose", words, writes=("target",), cost=_GATHER_NS * count, items=batch * max(1, columns // 16)
+    )
+
+
+def _join(
+    lowering: Lowering, node: Node, axis: int, pieces: Sequence[Buffer], out: Buffer, itemsize: int
+) -> None:
+    rows, size, inner = split_at(out.shape, axis, axis + 1)
+    words: dict[str, Operand] = {"target": out, "rows": rows, "row_bytes": size * inner * itemsize}
+    words["operands"] = len(pieces)
+    for i in range(kernels.CONCAT_OPERANDS):
+        present = i < len(pieces)
+        words[f"x{i}"] = pieces[i] if present else 0
+        words[f"bytes{i}"] = pieces[i].shape[axis] * inner * itemsize if present else 0
+    cost = rows * (len(pieces) * _ROW_NS + size * inner * itemsize * _COPY_NS)
+    lowering.emit(node, "concat", words, writes=("target",), cost=cost, items=rows)
+
+
+def _pad(lowering: Lowering, node: Node, pads: tuple[int, ...], value: int) -> None:
+    source, out = lowering.buffer(node.operands[0]), lowering.result(node.result)
+    begins, ends = pads[: len(out.shape)], pads[len(out.shape) :]
+    axes: list[tuple[int, int, int]] = []  # size of the source, begin, size of the target; from the outside
+    for size, begin, end in zip(source.shape, begins, ends, strict=True):
+        if axes and not begin and not end:
+            axes[-1] = (axes[-1][0] * size, axes[-1][1] * size, axes[-1][2] * size)
+        else:
+            axes.append((size, begin, size + begin + end))
+    if len(axes) > kernels.PAD_OUTER_AXES + 1:
+        raise lowering.unsupported(node, f"it pads {len(axes)} axes, the kernel has {kernels.PAD_OUTER_AXES + 1}")
+    (inner_in, begin0, inner_out), *outer = [*reversed(axes), *[(1, 0, 1)] * (kernels.PAD_OUTER_AXES + 1 - len(axes))]
+    rows = math.prod(out_size for _, _, out_size in outer)
+    itemsize = out.dtype.itemsize
+    words: dict[str, Operand] = {"source": source, "target": out, "itemsize": itemsize, "value": value}
+    words |= {"rows": rows, "inner_in": inner_in, "inner_out": inner_out, "begin0": begin0}
+    for i, (size, begin, out_size) in enumerate(outer, 1):
+        words |= {f"out{i}": out_size, f"in{i}": size, f"begin{i}": begin}
+    cost = rows * (2 * _ROW_NS + inner_out * itemsize * _COPY_NS)
+    lowering.emit(node, "pad", words, writes=("target",), cost=cost, items=rows)

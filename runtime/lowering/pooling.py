@@ -1,0 +1,152 @@
+"""Lowering of sliding windows, means and softmax over integers; max pooling of any dtype."""
+
+import math
+
+from qcompiler.ir import Node, Value
+from qcompiler.ir.ops import IntAveragePool, IntMean, IntSoftmax, MaxPool
+from qcompiler.ir.ops.shapes import normalize_axis
+from qcompiler.ir.types import DType
+from qcompiler.runtime.kernels import float_pooling  # noqa: F401  # registers the kernels
+from qcompiler.runtime.kernels import pooling as kernels
+from qcompiler.runtime.kernels.arithmetic import DTYPE_CODES, SIGN_FLIP
+from qcompiler.runtime.lowering.context import Lowering, lowers, shares_for
+from qcompiler.runtime.lowering.geometry import split_at
+from qcompiler.runtime.program import Operand
+
+_TAP_NS, _SLOW_TAP_NS, _RESULT_NS, _EXPONENTIAL_NS = 0.1, 3.0, 1.0, 20.0
+_CALL_NS = 5.0  # of the loop over the channels of a tap
+
+
+def window_words(
+    lowering: Lowering,
+    node: Node,
+    *,
+    layout: str,
+    kernel: tuple[int, ...],
+    strides: tuple[int, ...],
+    pads: tuple[int, ...],
+    dilations: tuple[int, ...],
+) -> dict[str, int]:
+    """The numbers of `WINDOW_WORDS`: a 1-d window gets a second axis, NCHW becomes [n·c, h, w, 1].
+
+    Raises:
+        UnsupportedOpError: the window has three axes or more.
+    """
+    shape, result = lowering.shape(node.operands[0]), lowering.shape(node.result)
+    rank = len(shape) - 2
+    if not 1 <= rank <= 2:
+        raise lowering.unsupported(node, f"it has {rank} spatial axes, the kernels take 1 or 2")
+    last = layout == "nhwc"
+    h, w = (1, *(shape[1:-1] if last else shape[2:]))[-2:]
+    out_h, out_w = (1, *(result[1:-1] if last else result[2:]))[-2:]
+    pad_h, pad_w = (0, *pads[:rank])[-2:]
+    words = {"batch": shape[0] if last else shape[0] * shape[1], "h": h, "w": w, "c": shape[-1] if last else 1}
+    words |= {"out_h": out_h, "out_w": out_w, "pad_h": pad_h, "pad_w": pad_w}
+    for name, values in (("kernel", kernel), ("stride", strides), ("dilation", dilations)):
+        words[f"{name}_h"], words[f"{name}_w"] = (1, *values)[-2:]
+    return words
+
+
+def window_cost(words: dict[str, int], tap_ns: float) -> float:
+    """Predicted nanoseconds of a window kernel."""
+    pixels = words["batch"] * words["out_h"] * words["out_w"]
+    taps = words["kernel_h"] * words["kernel_w"]
+    return pixels * (taps * (_CALL_NS + words["c"] * tap_ns) + words["c"] * _RESULT_NS)
+
+
+@lowers(MaxPool)
+def lower_max_pool(lowering: Lowering, node: Node, op: MaxPool) -> None:
+    geometry = window_words(
+        lowering, node, layout=op.layout, kernel=op.kernel, strides=op.strides, pads=op.pads, dilations=op.dilations
+    )
+    x, out = lowering.buffer(node.operands[0]), lowering.result(node.result)
+    words: dict[str, Operand] = {"x": x, "out": out, **geometry}
+    items = geometry["batch"] * geometry["out_h"]
+    if x.dtype in SIGN_FLIP:
+        words["flip"] = SIGN_FLIP[x.dtype]
+        lowering.emit(node, "max_pool8", words, cost=window_cost(geometry, _TAP_NS), items=items)
+    elif x.dtype is DType.F32:
+        lowering.emit(node, "max_pool_f32", words, cost=window_cost(geometry, _TAP_NS), items=items)
+    elif x.dtype in DTYPE_CODES:
+        words |= {"dtype": DTYPE_CODES[x.dtype], "least": x.dtype.limits[0]}
+        lowering.emit(node, "max_pool", words, cost=window_cost(geometry, _SLOW_TAP_NS), items=items)
+    else:
+        raise lowering.unsupported(node, f"its operand is {x.dtype}")
+
+
+@lowers(IntAveragePool)
+def lower_average_pool(lowering: Lowering, node: Node, op: IntAveragePool) -> None:
+    geometry = window_words(
+        lowering, node, layout=op.layout, kernel=op.kernel, strides=op.strides, pads=op.pads, dilations=op.dilations
+    )
+    x, multipliers, shifts = (lowering.buffer(v) for v in node.operands)
+    out = lowering.result(node.result)
+    cost, items = window_cost(geometry, 2 * _TAP_NS), geometry["batch"] * geometry["out_h"]
+    words: dict[str, Operand] = {"x": x, "out": out, "multipliers": multipliers, "shifts": shifts, **geometry}
+    words["sums"] = _sums(lowering, node, shares_for(cost, items))
+    words |= counted_region(geometry, op.pads, include_pad=op.count_include_pad)
+    words |= {"dtype_x": DTYPE_CODES[x.dtype], "dtype_out": DTYPE_CODES[out.dtype]}
+    words |= {"zp_in": op.zp_in, "zp_out": op.zp_out, "lo": op.lo, "hi": op.hi}
+    lowering.emit(node, "int_average_pool", words, scratch=("sums",), cost=cost, items=items)
+
+
+def counted_region(geometry: dict[str, int], pads: tuple[int, ...], *, include_pad: bool) -> dict[str, int]:
+    """The rows and columns that an average divides by: those of the input, or also of the explicit padding."""
+    bottom, right = (0, *pads[len(pads) // 2 :])[-2:]
+    if not include_pad:
+        return {"count_top": 0, "count_bottom": geometry["h"], "count_left": 0, "count_right": geometry["w"]}
+    return {
+        "count_top": -geometry["pad_h"],
+        "count_bottom": geometry["h"] + bottom,
+        "count_left": -geometry["pad_w"],
+        "count_right": geometry["w"] + right,
+    }
+
+
+@lowers(IntMean)
+def lower_mean(lowering: Lowering, node: Node, op: IntMean) -> None:
+    outer, length, inner = reduced_shape(lowering, node, node.operands[0], op.axes)
+    x, out = lowering.buffer(node.operands[0]), lowering.result(node.result)
+    blocks = outer * -(-inner // kernels.BLOCK)
+    cost = outer * length * inner * (_TAP_NS if inner > 1 else _RESULT_NS) + outer * inner * _RESULT_NS
+    words: dict[str, Operand] = {"x": x, "out": out, "outer": outer, "length": length, "inner": inner}
+    words["sums"] = _sums(lowering, node, shares_for(cost, blocks))
+    words |= {"dtype_x": DTYPE_CODES[x.dtype], "dtype_out": DTYPE_CODES[out.dtype], "zp_in": op.zp_in}
+    words |= {"multiplier": op.multiplier, "shift": op.shift, "zp_out": op.zp_out, "lo": op.lo, "hi": op.hi}
+    lowering.emit(node, "int_mean", words, scratch=("sums",), cost=cost, items=blocks)
+
+
+def reduced_shape(lowering: Lowering, node: Node, x: Value, axes: tuple[int, ...]) -> tuple[int, int, int]:
+    """The operand of a reduction as [outer, reduced, inner].
+
+    Raises:
+        UnsupportedOpError: the axes (but for those of size 1) are no neighbours.
+    """
+    shape = lowering.shape(x)
+    chosen = {normalize_axis(axis, len(shape)) for axis in axes}
+    kept = [axis for axis, size in enumerate(shape) if size != 1]
+    reduced = [position for position, axis in enumerate(kept) if axis in chosen]
+    if not reduced:
+        return math.prod(shape), 1, 1
+    first, end = reduced[0], reduced[-1] + 1
+    if end - first != len(reduced):
+        raise lowering.unsupported(node, f"the axes {sorted(chosen)} are not neighbours; transpose first")
+    return split_at([shape[axis] for axis in kept], first, end)
+
+
+@lowers(IntSoftmax)
+def lower_softmax(lowering: Lowering, node: Node, op: IntSoftmax) -> None:
+    x, out = lowering.buffer(node.operands[0]), lowering.result(node.result)
+    axis = normalize_axis(op.axis, len(out.shape))
+    outer, length, inner = split_at(out.shape, axis, axis + 1)
+    words: dict[str, Operand] = {"x": x, "out": out, "outer": outer, "length": length, "inner": inner}
+    words["exp_high"] = lowering.buffer(node.operands[1])
+    words["exp_low"] = lowering.buffer(node.operands[2]) if len(node.operands) > 2 else 0
+    words |= {"dtype_x": DTYPE_CODES[x.dtype], "dtype_out": DTYPE_CODES[out.dtype], "one": op.one, "hi": op.hi}
+    cost = outer * length * inner * _EXPONENTIAL_NS
+    lowering.emit(node, "int_softmax", words, cost=cost, items=outer * inner)
+
+
+def _sums(lowering: Lowering, node: Node, shares: int) -> Operand:
+    """Scratch for the sums of each share."""
+    return lowering.build.tensor(f"{node.name}.sums", DType.S32, (shares, kernels.BLOCK))
