@@ -29,6 +29,10 @@ _TOKEN = re.compile(r'\s*(?:(?P<word>[^\s,{}\[\]="]+)|(?P<string>"(?:[^"\\]|\\.)
 _PLAIN = re.compile(r'[^\s,{}\[\]="]+\Z')
 
 
+class _MisfitError(ValueError):
+    """A value that does not fit the annotation of its option."""
+
+
 class _Quoted(str):
     """A value that was written in quotes: a string, whatever it looks like."""
 
@@ -187,9 +191,9 @@ def _convert(raw: Any, annotation: Any) -> Any:  # noqa: ANN401  # what the anno
                 return _convert(raw, member)
             except ValueError:
                 continue
-        raise ValueError
+        raise _MisfitError
     if isinstance(raw, list) != (origin is tuple):
-        raise ValueError  # noqa: TRY004  # one class for everything that does not fit
+        raise _MisfitError
     if origin is tuple:
         variadic = len(arguments) == 2 and arguments[1] is Ellipsis
         members = [arguments[0]] * len(raw) if variadic else list(arguments)
@@ -197,16 +201,16 @@ def _convert(raw: Any, annotation: Any) -> Any:  # noqa: ANN401  # what the anno
     if origin is typing.Literal:
         if raw in arguments:
             return str(raw)
-        raise ValueError
+        raise _MisfitError
     if annotation is str:
         return str(raw)
     if isinstance(raw, _Quoted):
-        raise ValueError
+        raise _MisfitError
     if annotation is types.NoneType or annotation is bool:
         names = {"none": None} if annotation is types.NoneType else {"true": True, "false": False}
         if raw in names:
             return names[raw]
-        raise ValueError
+        raise _MisfitError
     return annotation(raw)  # int, float or an enum of strings
 
 
