@@ -1,72 +1,90 @@
-"""Copies of activations into a kernel's scratch, in the form that the tiles of the primitive in use read."""
+"""Copies of activations into a kernel's scratch, as bytes or widened to the s16 that some primitives read."""
+
+from collections.abc import Callable
 
 from llvmlite import ir
 from numba import types
 
 from qcompiler.runtime.codegen.intrinsics import emitted
-from qcompiler.runtime.codegen.primitives import Primitive, emitted_primitive
 from qcompiler.runtime.codegen.vectors import I8, I16, I64, constant, load, splat, store, vector
+
+_WIDTH = 16
+
+
+@emitted(types.void, types.int64, types.int64, types.int64, types.int64, types.int64)
+def stage_activations(
+    builder: ir.IRBuilder,
+    target: ir.Value,
+    source: ir.Value,
+    count: ir.Value,
+    flip: ir.Value,
+    item_bytes: ir.Value,
+) -> None:
+    """Copy `count` bytes, xor `flip` (128 turns s8 into u8), each to an item of 1 or 2 bytes."""
+    done = builder.append_basic_block("staged")
+
+    def emit_copy(size: int) -> None:
+        kind = I8 if size == 1 else I16
+
+        def move(at: ir.Value, n: int) -> None:
+            value = load(builder, builder.add(source, at), vector(I8, n), 1)
+            value = builder.xor(value, splat(builder, builder.trunc(flip, I8), value.type))
+            value = value if size == 1 else builder.zext(value, vector(kind, n))
+            store(builder, value, builder.add(target, builder.mul(at, constant(size))))
+
+        short, long = builder.append_basic_block("short"), builder.append_basic_block("long")
+        builder.cbranch(builder.icmp_signed("<", count, constant(_WIDTH)), short, long)
+        builder.position_at_end(short)
+        _emit_steps(builder, count, 1, lambda at: move(at, 1), done)
+        builder.position_at_end(long)  # the last vector overlaps the one before
+        last = builder.sub(count, constant(_WIDTH))
+        _emit_steps(builder, last, _WIDTH, lambda at: move(at, _WIDTH), None)
+        move(last, _WIDTH)
+        builder.branch(done)
+
+    _emit_sizes(builder, item_bytes, emit_copy)
+    builder.position_at_end(done)
 
 
 @emitted(types.void, types.int64, types.int64, types.int64, types.int64)
-def stage_activations(
-    builder: ir.IRBuilder, target: ir.Value, source: ir.Value, count: ir.Value, flip: ir.Value
+def stage_constant(
+    builder: ir.IRBuilder, target: ir.Value, value: ir.Value, count: ir.Value, item_bytes: ir.Value
 ) -> None:
-    """Copy `count` bytes, xor `flip` (128 turns s8 into u8), widened to s16 if the primitive reads pairs."""
-    p = emitted_primitive()
-    width = 16
-    tail, wide, done = (builder.append_basic_block(n) for n in ("stage_bytes", "stage_vectors", "stage_done"))
-    builder.cbranch(builder.icmp_signed("<", count, constant(width)), tail, wide)
+    """Set `count` items of 1 or 2 bytes to `value`."""
+    done = builder.append_basic_block("filled")
 
-    builder.position_at_end(wide)  # the last vector overlaps the one before
-    loop = builder.append_basic_block("stage_loop")
-    last = builder.sub(count, constant(width))
-    builder.branch(loop)
-    builder.position_at_end(loop)
-    at = builder.phi(I64)
-    _move(builder, p, target, source, at, flip, width)
-    step = builder.add(at, constant(width))
-    near = builder.select(builder.icmp_signed("<", step, last), step, last)
-    at.add_incoming(constant(0), wide)
-    at.add_incoming(near, loop)
-    builder.cbranch(builder.icmp_signed("<", at, last), loop, done)
+    def emit_fill(size: int) -> None:
+        item = builder.trunc(value, I8 if size == 1 else I16)
 
-    builder.position_at_end(tail)
-    byte_loop = builder.append_basic_block("stage_byte")
-    builder.cbranch(builder.icmp_signed(">", count, constant(0)), byte_loop, done)
-    builder.position_at_end(byte_loop)
-    index = builder.phi(I64)
-    _move(builder, p, target, source, index, flip, 1)
-    following = builder.add(index, constant(1))
-    index.add_incoming(constant(0), tail)
-    index.add_incoming(following, byte_loop)
-    builder.cbranch(builder.icmp_signed("<", following, count), byte_loop, done)
+        def put(at: ir.Value) -> None:
+            store(builder, item, builder.add(target, builder.mul(at, constant(size))))
+
+        _emit_steps(builder, count, 1, put, done)
+
+    _emit_sizes(builder, item_bytes, emit_fill)
     builder.position_at_end(done)
 
 
-def _move(  # noqa: PLR0913
-    builder: ir.IRBuilder, p: Primitive, target: ir.Value, source: ir.Value, at: ir.Value, flip: ir.Value, n: int
+def _emit_sizes(builder: ir.IRBuilder, item_bytes: ir.Value, emit: Callable[[int], None]) -> None:
+    one, two = builder.append_basic_block("bytes"), builder.append_basic_block("words")
+    builder.cbranch(builder.icmp_signed("==", item_bytes, constant(1)), one, two)
+    for size, block in ((1, one), (2, two)):
+        builder.position_at_end(block)
+        emit(size)
+
+
+def _emit_steps(
+    builder: ir.IRBuilder, end: ir.Value, step: int, body: Callable[[ir.Value], None], exit_block: ir.Block | None
 ) -> None:
-    kind = vector(I8, n)
-    value = load(builder, builder.add(source, at), kind, 1)
-    value = builder.xor(value, splat(builder, builder.trunc(flip, I8), kind))
-    if p.activation_bytes == 2:
-        value = builder.zext(value, vector(I16, n))
-    store(builder, value, builder.add(target, builder.mul(at, constant(p.activation_bytes))))
-
-
-@emitted(types.void, types.int64, types.int64, types.int64)
-def stage_constant(builder: ir.IRBuilder, target: ir.Value, value: ir.Value, count: ir.Value) -> None:
-    """Set `count` activations, in the form that the primitive reads, to `value`."""
-    p = emitted_primitive()
-    element = I8 if p.activation_bytes == 1 else I16
-    entry, loop, done = builder.block, builder.append_basic_block("fill"), builder.append_basic_block("fill_done")
-    builder.cbranch(builder.icmp_signed(">", count, constant(0)), loop, done)
+    """`body` for 0, step, 2·step ... below `end`; then on to the exit block, or to a new one if there is none."""
+    before, loop = builder.block, builder.append_basic_block("step")
+    after = exit_block or builder.append_basic_block("steps_done")
+    builder.cbranch(builder.icmp_signed("<", constant(0), end), loop, after)
     builder.position_at_end(loop)
     at = builder.phi(I64)
-    store(builder, builder.trunc(value, element), builder.add(target, builder.mul(at, constant(element.width // 8))))
-    following = builder.add(at, constant(1))
-    at.add_incoming(constant(0), entry)
+    body(at)
+    following = builder.add(at, constant(step))
+    at.add_incoming(constant(0), before)
     at.add_incoming(following, loop)
-    builder.cbranch(builder.icmp_signed("<", following, count), loop, done)
-    builder.position_at_end(done)
+    builder.cbranch(builder.icmp_signed("<", following, end), loop, after)
+    builder.position_at_end(after)

@@ -6,10 +6,11 @@ activations as runs at the offsets `rows[pixel] + runs[i]`. The tiles of output 
 """
 
 from qcompiler.runtime.codegen.rescale import PARAMETERS
-from qcompiler.runtime.codegen.staging import stage_activations, stage_constant
+from qcompiler.runtime.codegen.staging import stage_activations
 from qcompiler.runtime.codegen.tile import matrix_tile
-from qcompiler.runtime.kernels.memory import copy_bytes, load_s64
+from qcompiler.runtime.kernels.memory import copy_bytes, load_s64, word_loader
 from qcompiler.runtime.kernels.registry import kernel
+from qcompiler.runtime.kernels.rows import stage_padded_rows, stage_sampled_rows
 
 IN_PLACE, PIXELS, SAMPLED_ROWS, PADDED_ROWS = range(4)
 """Staging: none; neighbouring pixels; every `column_step`-th pixel of rows (1x1 with stride); rows with borders."""
@@ -59,83 +60,69 @@ WORDS = (
 )
 
 
+_load_words = word_loader(len(WORDS))
+_PARAMETERS_OFFSET = 8 * WORDS.index(PARAMETERS[0])
+
+
 @kernel("int_conv", words=WORDS)
-def int_conv(operands: int, share: int, shares: int) -> None:
+def int_conv(operands: int, share: int, shares: int) -> None:  # noqa: PLR0915 - a hot loop with its set-up
     """Convolution or matrix product of 8-bit activations (NHWC) and s8 weights, see `convolution_plan`."""
-    x, out, weights, records = (
-        load_s64(operands, 0),
-        load_s64(operands, 1),
-        load_s64(operands, 2),
-        load_s64(operands, 3),
-    )
-    tiles, runs = load_s64(operands, 4), load_s64(operands, 5)
-    parameters = operands + 8 * 7
-    share_limit, by_tiles = load_s64(operands, 14), load_s64(operands, 15)
-    staging, flip_in, zp_in = load_s64(operands, 16), load_s64(operands, 17), load_s64(operands, 18)
-    item_bytes, units, image_units = load_s64(operands, 19), load_s64(operands, 20), load_s64(operands, 21)
-    block_units, unit_pixels = load_s64(operands, 22), load_s64(operands, 23)
-    tile_count, run_count, run_bytes = load_s64(operands, 24), load_s64(operands, 25), load_s64(operands, 26)
-    image_bytes, unit_bytes, out_stride = load_s64(operands, 27), load_s64(operands, 28), load_s64(operands, 29)
-    cin, column_step = load_s64(operands, 30), load_s64(operands, 31)
-    height, row_items, row_step = load_s64(operands, 32), load_s64(operands, 33), load_s64(operands, 34)
-    window_rows, pad_top = load_s64(operands, 35), load_s64(operands, 36)
-    pad_left, pad_right = load_s64(operands, 37), load_s64(operands, 38)
+    x, out, weights, records, tiles, runs, scratch = _load_words(operands)[:7]
+    scratch_bytes, share_limit, by_tiles, staging, flip_in, zp_in, item_bytes = _load_words(operands)[13:20]
+    units, image_units, block_units, unit_pixels = _load_words(operands)[20:24]
+    tile_count, run_count, run_bytes, image_bytes, unit_bytes, out_stride = _load_words(operands)[24:30]
+    cin, column_step, height, row_items, row_step, window_rows = _load_words(operands)[30:36]
+    pad_top, pad_left, pad_right = _load_words(operands)[36:]
     rows = runs + 8 * run_count
 
     if share >= share_limit:
         return
     shares = min(shares, share_limit)
-    first_unit, last_unit, first_tile, last_tile = 0, units, 0, tile_count
+    unit, last_unit, first_tile, last_tile = 0, units, 0, tile_count
     if by_tiles:
         first_tile, last_tile = tile_count * share // shares, tile_count * (share + 1) // shares
     else:
-        first_unit, last_unit = units * share // shares, units * (share + 1) // shares
+        unit, last_unit = units * share // shares, units * (share + 1) // shares
     if first_tile == last_tile:
         return
-    partial = load_s64(operands, 6) + share * load_s64(operands, 13)
+    partial = scratch + share * scratch_bytes
     stage = partial + PARTIAL_BYTES
 
-    unit = first_unit
     while unit < last_unit:
         image, local = unit // image_units, unit % image_units
         count = min(block_units, last_unit - unit, image_units - local)
+        pixels = count * unit_pixels
         source = x + image * image_bytes + local * unit_bytes
         base = stage
         if staging == IN_PLACE:
             base = source
         elif staging == PIXELS:
-            stage_activations(stage, source, count * unit_bytes, flip_in)
+            stage_activations(stage, source, count * unit_bytes, flip_in, item_bytes)
         elif staging == SAMPLED_ROWS:
-            for r in range(count):
-                for c in range(unit_pixels):
-                    at = (r * unit_pixels + c) * cin * item_bytes
-                    stage_activations(stage + at, source + r * unit_bytes + c * column_step, cin, flip_in)
+            stage_sampled_rows(stage, source, count, unit_pixels, unit_bytes, column_step, cin, flip_in, item_bytes)
         else:
-            pitch = (pad_left + row_items + pad_right) * item_bytes
-            top = local * row_step - pad_top
-            for r in range((count - 1) * row_step + window_rows):
-                at, y = stage + r * pitch, top + r
-                if y < 0 or y >= height:
-                    stage_constant(at, zp_in, pad_left + row_items + pad_right)
-                else:
-                    middle = at + pad_left * item_bytes
-                    stage_constant(at, zp_in, pad_left)
-                    stage_activations(middle, x + image * image_bytes + y * row_items, row_items, flip_in)
-                    stage_constant(middle + row_items * item_bytes, zp_in, pad_right)
-
-        pixels = count * unit_pixels
+            stage_padded_rows(
+                stage,
+                x + image * image_bytes,
+                local * row_step - pad_top,
+                (count - 1) * row_step + window_rows,
+                height,
+                row_items,
+                pad_left,
+                pad_right,
+                zp_in,
+                flip_in,
+                item_bytes,
+            )
         block_out = out + unit * unit_pixels * out_stride
         for t in range(first_tile, last_tile):
             entry = tiles + t * (8 * TILE_WORDS)
             variant, full = load_s64(entry, 0), load_s64(entry, 1)
             tile_out = block_out + load_s64(entry, 2)
-            tile_weights, tile_records = weights + load_s64(entry, 3), records + load_s64(entry, 4)
-            tile_base = base + load_s64(entry, 5)
             valid, width = load_s64(entry, 6), load_s64(entry, 7)
             pixel = 0
             while pixel < pixels:
-                left = pixels - pixel
-                single, step = 0, full
+                single, step, left = 0, full, pixels - pixel
                 if left < full:
                     if 3 * left >= full and pixels >= full:  # move back over pixels that are done already
                         pixel = pixels - full
@@ -146,16 +133,16 @@ def int_conv(operands: int, share: int, shares: int) -> None:
                     target, stride = partial, width
                 matrix_tile(
                     variant + single,
-                    tile_base,
+                    base + load_s64(entry, 5),
                     rows + 8 * pixel,
                     runs,
                     run_count,
                     run_bytes,
-                    tile_weights,
-                    tile_records,
+                    weights + load_s64(entry, 3),
+                    records + load_s64(entry, 4),
                     target,
                     stride,
-                    parameters,
+                    operands + _PARAMETERS_OFFSET,
                 )
                 if valid:
                     for m in range(step):

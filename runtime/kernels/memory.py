@@ -55,6 +55,20 @@ store_u8, store_s16, store_s32, store_s64, store_f32 = map(_make_store, (_I8, _I
 store_s8 = store_u8  # both are the low 8 bits
 
 
+def word_loader(count: int) -> Any:  # noqa: ANN401 - a Numba intrinsic
+    """An intrinsic from the address of a kernel's operands to a tuple of its `count` words."""
+
+    @emitted(types.UniTuple(types.int64, count), types.int64)
+    def load_words(builder: ir.IRBuilder, operands: ir.Value) -> ir.Value:
+        words = ir.Constant(ir.ArrayType(_I64, count), ir.Undefined)
+        for index in range(count):
+            word = builder.load(_element(builder, operands, ir.Constant(_I64, index), _I64), typ=_I64)
+            words = builder.insert_value(words, word, index)
+        return words
+
+    return load_words
+
+
 @emitted(types.void, types.int64, types.int64, types.int64)
 def copy_bytes(builder: ir.IRBuilder, target: ir.Value, source: ir.Value, count: ir.Value) -> None:
     """Copy `count` bytes between ranges that do not overlap."""

@@ -1,0 +1,115 @@
+"""The kernel of depthwise convolutions: stage the rows of a block with their borders, then go over its pixels.
+
+Its plan is made by `qcompiler.runtime.kernels.depthwise_plan`. A unit is one output row; shares divide the rows, or
+the blocks of channels where rows are few.
+"""
+
+from qcompiler.runtime.codegen.depthwise_tile import depthwise_row
+from qcompiler.runtime.codegen.rescale import PARAMETERS
+from qcompiler.runtime.kernels.memory import copy_bytes, load_s64, word_loader
+from qcompiler.runtime.kernels.registry import kernel
+from qcompiler.runtime.kernels.rows import stage_padded_rows
+
+TILE_WORDS = 6
+"""s64 of an entry for a block of channels: first channel, output offset, weights offset, records offset, bytes of a
+pixel if they are fewer than the block's (else 0), bytes of a pixel in the block."""
+
+PARTIAL_BYTES = 256
+"""At the start of a share's scratch, room for one pixel of a block that is wider than the output."""
+
+WORDS = (
+    "x",
+    "out",
+    "weights",
+    "records",
+    "tiles",
+    "taps",
+    "scratch",
+    *PARAMETERS,
+    "scratch_bytes",
+    "share_limit",
+    "by_tiles",
+    "staged",
+    "flip_in",
+    "zp_in",
+    "units",
+    "image_units",
+    "block_units",
+    "unit_pixels",
+    "tile_count",
+    "tap_groups",
+    "unrolled",
+    "image_bytes",
+    "out_stride",
+    "pixel_step",
+    "height",
+    "row_items",
+    "row_step",
+    "window_rows",
+    "pad_top",
+    "pad_left",
+    "pad_right",
+)
+_load_words = word_loader(len(WORDS))
+_PARAMETERS_OFFSET = 8 * WORDS.index(PARAMETERS[0])
+
+
+@kernel("int_depthwise", words=WORDS)
+def int_depthwise(operands: int, share: int, shares: int) -> None:  # noqa: PLR0915 - a hot loop with its set-up
+    """Depthwise convolution of 8-bit activations (NHWC) and s8 weights, see `depthwise_plan`."""
+    x, out, weights, records, tiles, taps, scratch = _load_words(operands)[:7]
+    scratch_bytes, share_limit, by_tiles, staged, flip_in, zp_in = _load_words(operands)[13:19]
+    units, image_units, block_units, unit_pixels = _load_words(operands)[19:23]
+    tile_count, tap_groups, unrolled, image_bytes, out_stride, pixel_step = _load_words(operands)[23:29]
+    height, row_items, row_step, window_rows, pad_top, pad_left, pad_right = _load_words(operands)[29:]
+    parameters = operands + _PARAMETERS_OFFSET
+
+    if share >= share_limit:
+        return
+    shares = min(shares, share_limit)
+    unit, last_unit, first_tile, last_tile = 0, units, 0, tile_count
+    if by_tiles:
+        first_tile, last_tile = tile_count * share // shares, tile_count * (share + 1) // shares
+    else:
+        unit, last_unit = units * share // shares, units * (share + 1) // shares
+    if first_tile == last_tile:
+        return
+    partial = scratch + share * scratch_bytes
+    stage = partial + PARTIAL_BYTES
+
+    while unit < last_unit:
+        image, local = unit // image_units, unit % image_units
+        count = min(block_units, last_unit - unit, image_units - local)
+        source = x + image * image_bytes
+        base, pitch = source + local * row_step * row_items, row_items
+        if staged:
+            base, pitch = stage, pad_left + row_items + pad_right
+            top, rows = local * row_step - pad_top, (count - 1) * row_step + window_rows
+            stage_padded_rows(stage, source, top, rows, height, row_items, pad_left, pad_right, zp_in, flip_in, 1)
+        for r in range(count):
+            row_base = base + r * row_step * pitch
+            row_out = out + (unit + r) * unit_pixels * out_stride
+            for t in range(first_tile, last_tile):
+                entry = tiles + t * (8 * TILE_WORDS)
+                valid, width = load_s64(entry, 4), load_s64(entry, 5)
+                target = row_out + load_s64(entry, 1)
+                calls, pixels = 1, unit_pixels
+                if valid:  # one pixel at a time
+                    calls, pixels = unit_pixels, 1
+                for c in range(calls):
+                    depthwise_row(
+                        row_base + load_s64(entry, 0) + c * pixel_step,
+                        taps,
+                        tap_groups,
+                        pixels,
+                        pixel_step,
+                        weights + load_s64(entry, 2),
+                        records + load_s64(entry, 3),
+                        partial if valid else target,
+                        out_stride,
+                        parameters,
+                        unrolled,
+                    )
+                    if valid:
+                        copy_bytes(target + c * out_stride, partial, valid)
+        unit += count
