@@ -7,7 +7,7 @@ packing of weights and tables, is kept in a `PackedModel`, so that another batch
 from collections.abc import Mapping
 
 from qcompiler.errors import UnsupportedOpError
-from qcompiler.ir import Graph, Value
+from qcompiler.ir import Graph
 from qcompiler.runtime.lowering import boundary, elementwise, integer_linear, pooling  # noqa: F401  # registers the rules
 from qcompiler.runtime.lowering.context import Lowering, PackedModel, lowers, rule_for
 from qcompiler.runtime.lowering.movement import place_concats
@@ -29,13 +29,12 @@ def check_lowerable(graph: Graph) -> None:
         raise UnsupportedOpError(f"graph '{graph.name}' has nodes that no kernel can run: {names}")
 
 
-def lower(model: PackedModel, symbols: Mapping[str, int], *, extra_outputs: Mapping[str, Value] | None = None) -> Program:
+def lower(model: PackedModel, symbols: Mapping[str, int]) -> Program:
     """The program of a graph in the float, observed or integer stage.
 
     Args:
         model: the graph with its packed constants.
         symbols: sizes of its symbolic dimensions.
-        extra_outputs: values to be returned after the graph's own outputs, by port name.
 
     Raises:
         UnsupportedOpError: no kernel can run a node.
@@ -52,7 +51,5 @@ def lower(model: PackedModel, symbols: Mapping[str, int], *, extra_outputs: Mapp
         if rule is not None:
             rule(lowering, node, node.op)
     for name, value in zip(graph.output_names, graph.outputs, strict=True):
-        build.output(name, lowering.buffer(value))
-    for name, value in (extra_outputs or {}).items():
         build.output(name, lowering.buffer(value))
     return build.finish()

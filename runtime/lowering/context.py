@@ -6,7 +6,6 @@ A rule turns one node into instructions and is registered for the op's class::
     def lower_rescale(lowering: Lowering, node: Node, op: IntRescale) -> None: ...
 """
 
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -57,21 +56,18 @@ class PackedModel:
         self.graph = graph
         self._arrays: dict[tuple[str, str], AnyArray] = {}
         self._objects: dict[tuple[str, str], object] = {}
-        self._lock = threading.RLock()
 
     def array(self, name: str, form: str, make: Callable[[], AnyArray]) -> AnyArray:
         """The array kept for the node or value `name` under `form`, aligned; made when it is first wanted."""
-        with self._lock:
-            if (name, form) not in self._arrays:
-                self._arrays[name, form] = aligned(make())
-            return self._arrays[name, form]
+        if (name, form) not in self._arrays:
+            self._arrays[name, form] = aligned(make())
+        return self._arrays[name, form]
 
     def made(self, name: str, form: str, make: Callable[[], _Made]) -> _Made:
         """The same for any other immutable object that is expensive to make."""
-        with self._lock:
-            if (name, form) not in self._objects:
-                self._objects[name, form] = make()
-            return self._objects[name, form]  # type: ignore[return-value]  # `form` decides the type
+        if (name, form) not in self._objects:
+            self._objects[name, form] = make()
+        return self._objects[name, form]  # type: ignore[return-value]  # `form` decides the type
 
 
 class Lowering:

@@ -1,0 +1,79 @@
+"""Runs a graph of the float, observed or integer stage on compiled kernels, for inputs of any shape that fits it."""
+
+from collections.abc import Callable, Mapping
+
+from qcompiler.ir import AnyArray, Graph
+from qcompiler.ir.types import bind_shape, split_dim
+from qcompiler.runtime.cores import usable_cores
+from qcompiler.runtime.interpreter import Plan, PlanCache, Shapes
+from qcompiler.runtime.lowering import PackedModel, lower
+from qcompiler.runtime.planner import Placement, place
+from qcompiler.runtime.program import Program
+from qcompiler.runtime.reference import bind_feeds
+
+Progress = Callable[[str, int, int], None]
+"""Told (what, done, total) while something takes long."""
+
+
+class Session:
+    """A graph, ready to run.
+
+    Constants are packed once; the first call with new input shapes makes a plan for them, the first call with a new
+    kernel compiles it. Safe to call from several threads at once.
+
+    Attributes:
+        graph: what is run. It must not be changed afterwards.
+        threads: how many threads may take part in a call, the caller's included.
+
+    Args:
+        graph: a graph whose stage is float, observed or integer.
+        threads: default: one for each physical core that the process may use.
+        progress: told of each kernel that has to be compiled because no cache has it.
+    """
+
+    def __init__(self, graph: Graph, *, threads: int | None = None, progress: Progress | None = None) -> None:
+        self.graph = graph
+        self.threads = usable_cores() if threads is None else threads
+        self._model = PackedModel(graph)
+        on_kernel = None if progress is None else _KernelProgress(progress)
+        self._plans = PlanCache(self._program, self.threads, progress=on_kernel)
+
+    def run(self, feeds: Mapping[str, AnyArray]) -> dict[str, AnyArray]:
+        """The graph's outputs by their public names, for an array for each input.
+
+        Raises:
+            RuntimeInputError: an input is missing, unknown, of the wrong dtype or shape, or two disagree on the size of
+                a symbolic dimension.
+            UnsupportedOpError: no kernel can run a node.
+        """
+        bind_feeds(self.graph, feeds)
+        results = self._plans.run([feeds[value.name] for value in self.graph.inputs])
+        return dict(zip(self.graph.output_names, results, strict=True))
+
+    def plan_for(self, symbols: Mapping[str, int]) -> Plan:
+        """The plan for given sizes of the symbolic dimensions, its kernels compiled."""
+        return self._plans.plan_for(tuple(bind_shape(value.type.shape, symbols) for value in self.graph.inputs))
+
+    def plan_for_one_sample(self) -> Placement:
+        """Where everything is in the arena when all symbolic dimensions are 1; compiles no kernel."""
+        symbols = {s for value in self.graph.inputs for dim in value.type.shape if (s := split_dim(dim)[1])}
+        return place(lower(self._model, dict.fromkeys(symbols, 1)))
+
+    def _program(self, shapes: Shapes) -> Program:
+        symbols: dict[str, int] = {}
+        for value, shape in zip(self.graph.inputs, shapes, strict=True):
+            for dim, size in zip(value.type.shape, shape, strict=True):
+                coefficient, symbol = split_dim(dim)
+                if symbol is not None:
+                    symbols[symbol] = size // coefficient
+        return lower(self._model, symbols)
+
+
+class _KernelProgress:
+    """What kernels report, as one line of progress."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+
+    def __call__(self, name: str, done: int, total: int) -> None:  # noqa: ARG002  # the protocol's
+        self._progress("compiling kernels", done, total)
