@@ -40,7 +40,7 @@ CHANNEL_SHAPE = TileShape(vectors=4, pixels=1)
 
 
 @emitted(types.void, *[types.int64] * 11)
-def depthwise_row(  # noqa: PLR0917 - a kernel's inner call has no structs
+def depthwise_row(  # noqa: PLR0913, PLR0917 - a kernel's inner call has no structs
     builder: ir.IRBuilder,
     base: ir.Value,
     taps: ir.Value,
@@ -166,7 +166,7 @@ def _add_taps(
     ]
 
 
-def _finish(  # noqa: PLR0913
+def _finish(
     builder: ir.IRBuilder,
     p: Primitive,
     accs: list[ir.Value],

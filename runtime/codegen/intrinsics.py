@@ -33,7 +33,7 @@ def emitted(result: types.Type, *parameters: types.Type) -> Callable[[Emit], Any
         ) -> ir.Value:
             value = emit(builder, *values)
             if value is None:
-                return context.get_dummy_value()  # type: ignore[no-untyped-call]
+                return context.get_dummy_value()
             return value
 
         # Numba reads the names and the number of the parameters from the signature.

@@ -33,7 +33,7 @@ def channel_of(shape: TileShape, vector: int, lane: int) -> int:
 
 
 @emitted(types.void, *[types.int64] * 11)
-def matrix_tile(  # noqa: PLR0913 - a kernel's inner call has no structs
+def matrix_tile(  # noqa: PLR0913, PLR0917 - a kernel's inner call has no structs
     builder: ir.IRBuilder,
     variant: ir.Value,
     base: ir.Value,
@@ -138,7 +138,7 @@ def _accumulate(
     return [[new[m, v] for v in range(shape.vectors)] for m in range(shape.pixels)]
 
 
-def _finish(  # noqa: PLR0913
+def _finish(
     builder: ir.IRBuilder,
     p: Primitive,
     shape: TileShape,
@@ -183,7 +183,7 @@ def _finish(  # noqa: PLR0913
     builder.branch(done)
 
 
-def _quarters(  # noqa: PLR0913
+def _quarters(
     builder: ir.IRBuilder, p: Primitive, shape: TileShape, out: ir.Value, v: int, itemsize: int
 ) -> list[ir.Value]:
     """Where each four lanes of vector `v` go: they are neighbouring channels."""

@@ -65,7 +65,7 @@ _PARAMETERS_OFFSET = 8 * WORDS.index(PARAMETERS[0])
 
 
 @kernel("int_conv", words=WORDS)
-def int_conv(operands: int, share: int, shares: int) -> None:  # noqa: PLR0915 - a hot loop with its set-up
+def int_conv(operands: int, share: int, shares: int) -> None:  # noqa: C901, PLR0912, PLR0915 - one hot loop
     """Convolution or matrix product of 8-bit activations (NHWC) and s8 weights, see `convolution_plan`."""
     x, out, weights, records, tiles, runs, scratch = _load_words(operands)[:7]
     scratch_bytes, share_limit, by_tiles, staging, flip_in, zp_in, item_bytes = _load_words(operands)[13:20]

@@ -14,9 +14,8 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-import numpy.typing as npt
 
-from qcompiler.ir.types import DType
+from qcompiler.ir.types import AnyArray, DType
 from qcompiler.runtime.codegen.primitives import Primitive, TileShape, primitive_named
 from qcompiler.runtime.codegen.tile import channel_of
 from qcompiler.runtime.kernels.convolution import (
@@ -27,8 +26,17 @@ from qcompiler.runtime.kernels.convolution import (
     SAMPLED_ROWS,
     TILE_WORDS,
 )
-from qcompiler.runtime.kernels.packing import S8, S32, S64, Bytes, Epilogue, Requantization, aligned
-from qcompiler.runtime.kernels.packing import make_epilogue, round_up
+from qcompiler.runtime.kernels.packing import (
+    S8,
+    S32,
+    S64,
+    Bytes,
+    Epilogue,
+    Requantization,
+    aligned,
+    make_epilogue,
+    round_up,
+)
 
 STAGE_BYTES = 48 * 1024  # of scratch that a block aims for: with one tile's weights it stays in the L2 cache
 BLOCK_PIXELS = 24  # a multiple of the usual tiles' pixels
@@ -52,7 +60,7 @@ class KernelPlan:
     """
 
     kernel: str
-    constants: Mapping[str, npt.NDArray[np.generic]]
+    constants: Mapping[str, AnyArray]
     integers: Mapping[str, int]
     scratch_bytes: int
     shares: int
@@ -133,7 +141,7 @@ class PackedConv:
             "out_stride": self.cout * self.epilogue.itemsize,
             "cin": self.cin,
         }
-        constants = {
+        constants: dict[str, AnyArray] = {
             "weights": self.weights,
             "records": self.records,
             "tiles": self.tiles,
@@ -224,7 +232,7 @@ class _Geometry:
             largest = max(BLOCK_PIXELS, largest // BLOCK_PIXELS * BLOCK_PIXELS)
         return min(largest, self.image_units)
 
-    def offsets(self) -> npt.NDArray[np.generic]:
+    def offsets(self) -> AnyArray:
         """s64: the byte offset of each run, then that of each pixel of a block."""
         conv, item = self.conv, self.conv.primitive.activation_bytes
         (kh, kw), (dh, dw) = conv.kernel, conv.dilations
@@ -297,7 +305,7 @@ def pack_conv(
     groups_of_run = -(-run_items // p.group)
     padded = np.zeros((cout, runs, groups_of_run * p.group), np.int8)
     padded[:, :, :run_items] = flat
-    padded = padded.reshape(cout, runs, groups_of_run, p.group)
+    dot_groups = padded.reshape(cout, runs, groups_of_run, p.group)
     element = np.int8 if p.group == 4 else np.int16
 
     weights, channels, tiles = [], [], []
@@ -310,7 +318,7 @@ def pack_conv(
             order = np.array([[channel_of(shape, v, lane) for lane in range(p.lanes)] for v in range(shape.vectors)])
             inside = order < valid
             own = np.where(inside, g * (cout // group) + start + order, 0)  # [vectors, lanes]
-            block = np.where(inside[:, :, None, None, None], padded[own], 0).astype(element)
+            block = np.where(inside[:, :, None, None, None], dot_groups[own], 0).astype(element)
             weights.append(block.transpose(2, 3, 0, 1, 4).ravel())  # [run, group, vector, lane, activation]
             channels.append(own)
             first = g * (cout // group) + start

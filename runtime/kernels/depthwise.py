@@ -10,9 +10,9 @@ from qcompiler.runtime.kernels.memory import copy_bytes, load_s64, word_loader
 from qcompiler.runtime.kernels.registry import kernel
 from qcompiler.runtime.kernels.rows import stage_padded_rows
 
-TILE_WORDS = 6
+TILE_WORDS = 5
 """s64 of an entry for a block of channels: first channel, output offset, weights offset, records offset, bytes of a
-pixel if they are fewer than the block's (else 0), bytes of a pixel in the block."""
+pixel if they are fewer than the block's, else 0."""
 
 PARTIAL_BYTES = 256
 """At the start of a share's scratch, room for one pixel of a block that is wider than the output."""
@@ -55,7 +55,7 @@ _PARAMETERS_OFFSET = 8 * WORDS.index(PARAMETERS[0])
 
 
 @kernel("int_depthwise", words=WORDS)
-def int_depthwise(operands: int, share: int, shares: int) -> None:  # noqa: PLR0915 - a hot loop with its set-up
+def int_depthwise(operands: int, share: int, shares: int) -> None:
     """Depthwise convolution of 8-bit activations (NHWC) and s8 weights, see `depthwise_plan`."""
     x, out, weights, records, tiles, taps, scratch = _load_words(operands)[:7]
     scratch_bytes, share_limit, by_tiles, staged, flip_in, zp_in = _load_words(operands)[13:19]
@@ -91,7 +91,7 @@ def int_depthwise(operands: int, share: int, shares: int) -> None:  # noqa: PLR0
             row_out = out + (unit + r) * unit_pixels * out_stride
             for t in range(first_tile, last_tile):
                 entry = tiles + t * (8 * TILE_WORDS)
-                valid, width = load_s64(entry, 4), load_s64(entry, 5)
+                valid = load_s64(entry, 4)
                 target = row_out + load_s64(entry, 1)
                 calls, pixels = 1, unit_pixels
                 if valid:  # one pixel at a time

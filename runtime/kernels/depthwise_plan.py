@@ -12,7 +12,7 @@ from functools import cached_property
 
 import numpy as np
 
-from qcompiler.ir.types import DType
+from qcompiler.ir.types import AnyArray, DType
 from qcompiler.runtime.codegen.depthwise_tile import CHANNEL_SHAPE
 from qcompiler.runtime.codegen.primitives import Primitive, primitive_named
 from qcompiler.runtime.codegen.tile import channel_of
@@ -62,7 +62,7 @@ class PackedDepthwise:
         (kh, kw), (dh, dw) = self.kernel, self.dilations
         return (kh - 1) * dh + 1, (kw - 1) * dw + 1
 
-    def plan(  # noqa: PLR0914
+    def plan(
         self,
         batch: int,
         height: int,
@@ -119,7 +119,7 @@ class PackedDepthwise:
             "pad_left": pads[1] * self.channels,
             "pad_right": pads[3] * self.channels,
         }
-        constants = {
+        constants: dict[str, AnyArray] = {
             "weights": self.weights,
             "records": self.records,
             "tiles": self.tiles,
@@ -179,7 +179,6 @@ def pack_depthwise(
             i * weights[0].nbytes,
             i * (records.nbytes // len(starts)),
             valid * item if valid < width else 0,
-            width * item,
         ]
         for i, start in enumerate(starts)
     ]

@@ -61,13 +61,13 @@ class Epilogue:
         return aligned(records)
 
 
-def make_epilogue(bias: npt.NDArray[np.int64], requantization: Requantization | None) -> Epilogue:
+def make_epilogue(bias: S64, requantization: Requantization | None) -> Epilogue:
     """The epilogue for a bias (reduced modulo 2^32) and a requantization; None stores accumulators as s32."""
-    bias = bias.astype(np.int64).astype(np.uint32).view(np.int32)
+    wrapped: S32 = bias.astype(np.uint32).view(np.int32)
     if requantization is None:
-        zeros = np.zeros_like(bias)
-        fields = np.stack([bias, zeros, zeros, zeros, zeros, zeros])
-        return Epilogue(fields, _parameters(0, 0, 0, 0, FORM_S32, large=False), 4)
+        unscaled = np.zeros((len(FIELDS) - 1, len(wrapped)), np.int32)
+        unscaled[0] = wrapped
+        return Epilogue(unscaled, _parameters(0, 0, 0, 0, FORM_S32, large=False), 4)
     q = requantization
     multiplier, shift = q.multiplier.astype(np.int64), q.shift.astype(np.int64)
     # Zero at any shift rounds to zero. Below 13 every accumulator but zero leaves any range of 16 bits, as it does
@@ -78,7 +78,7 @@ def make_epilogue(bias: npt.NDArray[np.int64], requantization: Requantization | 
     left_shift = np.maximum(33 - shift, 0)
     shift = np.maximum(shift, 33) - 32
     limit = (1 << (31 - left_shift)) - 1
-    fields = np.stack([bias, multiplier, 1 << (shift - 1), shift, limit, left_shift]).astype(np.int32)
+    fields: S32 = np.stack([wrapped, multiplier, 1 << (shift - 1), shift, limit, left_shift]).astype(np.int32)
     large = bool(left_shift.any())
     if q.dtype is DType.U8:
         return Epilogue(fields, _parameters(q.zp_out, q.lo, q.hi, 0, FORM_U8, large=large), 1)
@@ -90,9 +90,7 @@ def make_epilogue(bias: npt.NDArray[np.int64], requantization: Requantization | 
     raise InternalError(f"no kernel requantizes to {q.dtype}")
 
 
-def _parameters(  # noqa: PLR0913, PLR0917
-    zp_out: int, lo: int, hi: int, flip: int, form: int, *, large: bool
-) -> dict[str, int]:
+def _parameters(zp_out: int, lo: int, hi: int, flip: int, form: int, *, large: bool) -> dict[str, int]:
     return {"zp_out": zp_out, "lo": lo, "hi": hi, "flip": flip, "form": form, "large": int(large)}
 
 

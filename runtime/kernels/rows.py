@@ -36,7 +36,7 @@ def stage_padded_rows(  # noqa: PLR0913, PLR0917 - kernels have no structs
 
 
 @njit(error_model="numpy", boundscheck=False)
-def stage_sampled_rows(  # noqa: PLR0913, PLR0917
+def stage_sampled_rows(
     target: int,
     source: int,
     rows: int,
