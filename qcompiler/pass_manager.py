@@ -1,8 +1,8 @@
 """The manager that runs a pipeline of passes, and all that one needs to write and run passes.
 
-Printing, timing, dumping and bisecting hang off one kind of callback, called between passes with (previous pass, graph,
-next pass). The graph is verified between all passes, and each pass's promise about the stage is held to its result. A pass
-that fails leaves a reproducer behind (`qcompiler.reproducer`).
+Printing, timing, dumping and bisecting hang off one kind of callback, called between passes with (previous
+pass, graph, next pass). The graph is verified between all passes, and each pass's promise about the stage
+is held to its result. A pass that fails leaves a reproducer behind (`qcompiler.reproducer`).
 """
 
 import os
@@ -164,8 +164,8 @@ def check_stages(pipeline: Sequence[Pass], stage: Stage) -> Stage:
         if stage not in step.stages:
             legal = " or ".join(sorted(step.stages))
             raise UsageError(
-                f"pass {position} of the pipeline, {step.name}, runs in the {legal} stage, but the graph is then in the "
-                f"{stage} stage; --print-pipeline shows a complete order"
+                f"pass {position} of the pipeline, {step.name}, runs in the {legal} stage, but the graph is then "
+                f"in the {stage} stage; --print-pipeline shows a complete order"
             )
         stage = step.result_stage or stage
     return stage

@@ -5,10 +5,10 @@
     option   = NAME "=" value
     value    = WORD | STRING | "[" [value {"," value}] "]"
 
-NAME is kebab-case. WORD is a run of anything but white space and ``,{}[]="``; STRING is in double quotes with JSON's
-escapes. White space between tokens means nothing. An option is a field of the pass's dataclass, with ``-`` for ``_``; its
-annotation says what its value may be: int, float, bool (``true``, ``false``), str, a `Literal` of strings, an enum of
-strings, `None` (``none``), or a tuple of these.
+NAME is kebab-case. WORD is a run of anything but white space and ``,{}[]="``; STRING is in double quotes
+with JSON's escapes. White space between tokens means nothing. An option is a field of the pass's dataclass,
+with ``-`` for ``_``; its annotation says what its value may be: int, float, bool (``true``, ``false``),
+str, a `Literal` of strings, an enum of strings, `None` (``none``), or a tuple of these.
 """
 
 import dataclasses

@@ -82,7 +82,10 @@ class Value:
 
 
 class Node:
-    """An op applied to operands. `name` is for people (the ONNX node's name where there is one), unique in the graph."""
+    """An op applied to operands.
+
+    `name` is for people (the ONNX node's name where there is one) and unique in the graph.
+    """
 
     __slots__ = ("_graph", "_next", "_operands", "_previous", "name", "op", "results")
 

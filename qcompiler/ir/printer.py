@@ -1,8 +1,8 @@
 """The text form of a graph, written. The grammar is in docs/ir.md; `qcompiler.ir.parser` reads it back.
 
-Attributes that have their default value are left out. Constants of up to `INLINE_ELEMENTS` elements are written out, the
-others as a reference by content hash: the text alone then says *which* constants, and a `.qir` file
-(`qcompiler.ir.qir_file`) has them beside it.
+Attributes that have their default value are left out. Constants of up to `INLINE_ELEMENTS` elements are
+written out, the others as a reference by content hash: the text alone then says *which* constants, and a
+`.qir` file (`qcompiler.ir.qir_file`) has them beside it.
 """
 
 import dataclasses

@@ -1,7 +1,8 @@
 """`.qir` files: the text form of a graph with the constants beside it.
 
-``model.qir`` holds the text, ``model.qir.constants/`` one ``.npy`` file for each constant that the text refers to, named by
-its content hash. Constants are written first and the text replaced last, so the file is complete at any time.
+``model.qir`` holds the text, ``model.qir.constants/`` one ``.npy`` file for each constant that the text
+refers to, named by its content hash. Constants are written first and the text replaced last, so the file is
+complete at any time.
 """
 
 import io

@@ -1,9 +1,10 @@
 """Rewriting: the driver that applies a rewrite wherever it fits, and the questions that most matches ask.
 
-A rewrite has three parts. `match` looks at one node and finds the pattern that ends there; `check` says why a matched
-pattern must not be rewritten, or nothing; `rewrite` edits the graph and cannot fail. The driver sweeps over the nodes in
-execution order until a sweep changes nothing, and reports the refusals of that last sweep. A sweep also visits the nodes
-inserted behind the one being rewritten, so chains collapse in one.
+A rewrite has three parts. `match` looks at one node and finds the pattern that ends there; `check` says why
+a matched pattern must not be rewritten, or nothing; `rewrite` edits the graph and cannot fail. The driver
+sweeps over the nodes in execution order until a sweep changes nothing, and reports the refusals of that
+last sweep. A sweep also visits the nodes inserted behind the one being rewritten, so chains collapse in
+one.
 """
 
 from collections.abc import Callable

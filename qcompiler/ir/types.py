@@ -142,8 +142,11 @@ class TensorType:
         if self.quant is not None:
             if not self.dtype.is_integer:
                 raise VerifyError(f"a value of dtype {self.dtype} cannot have quantization parameters")
+            low, high = self.dtype.limits
+            if not low <= min(self.quant.zero_point) <= max(self.quant.zero_point) <= high:
+                raise VerifyError(f"a zero point lies outside [{low}, {high}] of {self.dtype}: {self.quant.zero_point}")
             axis = self.quant.axis
-            if axis is not None and (axis >= self.rank or self.shape[axis] != len(self.quant.scale)):
+            if axis is not None and (not 0 <= axis < self.rank or self.shape[axis] != len(self.quant.scale)):
                 raise VerifyError(
                     f"{len(self.quant.scale)} scales along axis {axis} do not fit shape {format_shape(self.shape)}"
                 )

@@ -27,23 +27,10 @@ from qcompiler.ir.ops.elementwise import (
     Tanh,
     Unary,
 )
-from qcompiler.ir.ops.integer import (
-    IntAdd,
-    IntAveragePool,
-    IntConv,
-    IntDequantize,
-    IntDiv,
-    IntegerOp,
-    IntGemm,
-    IntLut,
-    IntMean,
-    IntMul,
-    IntPad,
-    IntPRelu,
-    IntQuantize,
-    IntRescale,
-    IntSoftmax,
-)
+from qcompiler.ir.ops.integer import IntDequantize, IntegerOp, IntLut, IntPad, IntQuantize, IntRescale
+from qcompiler.ir.ops.integer_arithmetic import IntAdd, IntDiv, IntMul, IntPRelu
+from qcompiler.ir.ops.integer_linear import IntConv, IntGemm
+from qcompiler.ir.ops.integer_reduction import IntAveragePool, IntMean, IntSoftmax
 from qcompiler.ir.ops.linear import Clamp, Conv, Gemm, MatMul
 from qcompiler.ir.ops.movement import Concat, DepthToSpace, Identity, Movement, Pad, Reshape, Slice, Split, Transpose
 from qcompiler.ir.ops.pooling import AveragePool, MaxPool, ReduceMean

@@ -5,7 +5,7 @@ from typing import ClassVar
 
 from qcompiler.errors import VerifyError
 from qcompiler.ir.op import Op, Operands, Quantization, register_op
-from qcompiler.ir.ops.linear import Clamp
+from qcompiler.ir.ops.linear import Clamp, check_clamp
 from qcompiler.ir.ops.shapes import broadcast_shapes, normalize_axis
 from qcompiler.ir.types import TensorType, format_shape
 
@@ -23,31 +23,39 @@ class Binary(Op):
         return (TensorType(operands[0].dtype, broadcast_shapes(operands[0].shape, operands[1].shape)),)
 
 
+@dataclass(frozen=True)
+class ClampedBinary(Binary):
+    """A binary op with a fused activation ``min(max(y, lo), hi)``, lo and hi possibly infinite."""
+
+    clamp: Clamp = None
+
+    def infer(self, operands: Operands) -> tuple[TensorType, ...]:
+        check_clamp(self.clamp)
+        return super().infer(operands)
+
+
 @register_op
 @dataclass(frozen=True)
-class Add(Binary):
+class Add(ClampedBinary):
     """a + b, then `clamp`."""
 
     name: ClassVar[str] = "add"
-    clamp: Clamp = None
 
 
 @register_op
 @dataclass(frozen=True)
-class Sub(Binary):
+class Sub(ClampedBinary):
     """a − b, then `clamp`."""
 
     name: ClassVar[str] = "sub"
-    clamp: Clamp = None
 
 
 @register_op
 @dataclass(frozen=True)
-class Mul(Binary):
+class Mul(ClampedBinary):
     """a · b, then `clamp`."""
 
     name: ClassVar[str] = "mul"
-    clamp: Clamp = None
 
 
 @register_op

@@ -45,6 +45,7 @@ class Conv(Op):
         if cout % self.group:
             raise VerifyError(f"group={self.group} does not divide {cout} output channels")
         check_bias(operands, 2, cout)
+        check_clamp(self.clamp)
         spatial = spatial_output(x.shape[2:], kernel, self.strides, self.dilations, self.pads)
         return (TensorType(x.dtype, (x.shape[0], cout, *spatial)),)
 
@@ -68,6 +69,7 @@ class Gemm(Op):
                 f"input {format_shape(x.shape)} does not go with weight [out,in] {format_shape(weight.shape)}"
             )
         check_bias(operands, 2, weight.shape[0])
+        check_clamp(self.clamp)
         return (TensorType(x.dtype, (*x.shape[:-1], weight.shape[0])),)
 
 
@@ -86,6 +88,12 @@ class MatMul(Op):
             raise VerifyError(f"shapes {format_shape(a.shape)} and {format_shape(b.shape)} do not multiply")
         batch = broadcast_shapes(a.shape[:-2], b.shape[:-2])
         return (TensorType(a.dtype, (*batch, a.shape[-2], b.shape[-1])),)
+
+
+def check_clamp(clamp: Clamp) -> None:
+    """Raise VerifyError if a fused clamp is no range."""
+    if clamp is not None and not clamp[0] <= clamp[1]:
+        raise VerifyError(f"clamp [{clamp[0]}, {clamp[1]}] is no range")
 
 
 def check_bias(operands: Operands, index: int, channels: Dim) -> None:

@@ -92,7 +92,9 @@ class Split(Movement):
         axis = normalize_axis(self.axis, x.rank)
         size = static_dim(x.shape[axis], "the axis to split")
         if sum(self.sizes) != size or any(s < 0 for s in self.sizes):
-            raise VerifyError(f"sizes {list(self.sizes)} do not add up to {size}, axis {axis} of {format_shape(x.shape)}")
+            raise VerifyError(
+                f"sizes {list(self.sizes)} do not add up to {size}, axis {axis} of {format_shape(x.shape)}"
+            )
         return tuple(TensorType(x.dtype, (*x.shape[:axis], s, *x.shape[axis + 1 :])) for s in self.sizes)
 
 
@@ -110,11 +112,17 @@ class Slice(Movement):
     def infer(self, operands: Operands) -> tuple[TensorType, ...]:
         x = operands[0]
         shape: list[Dim] = list(x.shape)
+        if not len(self.axes) == len(self.starts) == len(self.counts) == len(self.steps):
+            raise VerifyError(f"axes {list(self.axes)} need as many starts, counts and steps")
+        if len({normalize_axis(axis, x.rank) for axis in self.axes}) != len(self.axes):
+            raise VerifyError(f"axes {list(self.axes)} name one axis twice")
         for axis, start, count, step in zip(self.axes, self.starts, self.counts, self.steps, strict=True):
             size = static_dim(x.shape[normalize_axis(axis, x.rank)], "the axis to slice")
             last = start + (count - 1) * step
             if step == 0 or count < 0 or (count and not (0 <= start < size and 0 <= last < size)):
-                raise VerifyError(f"elements {start}..{last} (step {step}) lie outside axis {axis} of {format_shape(x.shape)}")
+                raise VerifyError(
+                    f"elements {start}..{last} (step {step}) lie outside axis {axis} of {format_shape(x.shape)}"
+                )
             shape[axis] = count
         return (TensorType(x.dtype, tuple(shape)),)
 

@@ -28,9 +28,7 @@ class MaxPool(Op):
     def infer(self, operands: Operands) -> tuple[TensorType, ...]:
         x = operands[0]
         batch, channels, spatial = split_layout(x.shape, self.layout)
-        size = spatial_output(
-            spatial, self.kernel, self.strides, self.dilations, self.pads, ceil_mode=self.ceil_mode
-        )
+        size = spatial_output(spatial, self.kernel, self.strides, self.dilations, self.pads, ceil_mode=self.ceil_mode)
         return (x.with_shape(join_layout(batch, channels, size, self.layout)),)
 
 
@@ -57,9 +55,7 @@ class AveragePool(Op):
     def infer(self, operands: Operands) -> tuple[TensorType, ...]:
         x = operands[0]
         batch, channels, spatial = split_layout(x.shape, "nchw")
-        size = spatial_output(
-            spatial, self.kernel, self.strides, self.dilations, self.pads, ceil_mode=self.ceil_mode
-        )
+        size = spatial_output(spatial, self.kernel, self.strides, self.dilations, self.pads, ceil_mode=self.ceil_mode)
         return (TensorType(x.dtype, (batch, channels, *size)),)
 
 

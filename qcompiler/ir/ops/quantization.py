@@ -7,6 +7,8 @@ from qcompiler.errors import VerifyError
 from qcompiler.ir.op import Op, Operands, Quantization, Stage, register_op
 from qcompiler.ir.types import DType, TensorType
 
+INFINITY = float("inf")
+
 
 @register_op
 @dataclass(frozen=True)
@@ -25,6 +27,10 @@ class Observe(Op):
     high: float | None = None
 
     def infer(self, operands: Operands) -> tuple[TensorType, ...]:
+        if (self.low is None) != (self.high is None):
+            raise VerifyError(f"a range has two ends, not low={self.low} and high={self.high}")
+        if self.low is not None and self.high is not None and not -INFINITY < self.low <= self.high < INFINITY:
+            raise VerifyError(f"[{self.low}, {self.high}] is no finite range")
         return (operands[0],)
 
 

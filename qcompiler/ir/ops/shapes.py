@@ -39,7 +39,9 @@ def static_dim(dim: Dim, what: str) -> int:
         VerifyError: it is symbolic.
     """
     if isinstance(dim, str):
-        raise VerifyError(f"{what} is the symbolic dimension {dim}; it has to be a number: fix it with --dim {dim}=SIZE")
+        raise VerifyError(
+            f"{what} is the symbolic dimension {dim}; it has to be a number: fix it with --dim {dim}=SIZE"
+        )
     return dim
 
 
@@ -54,7 +56,9 @@ def window_output(
         VerifyError: there is no position at all, or a parameter is out of range.
     """
     if kernel < 1 or stride < 1 or dilation < 1 or pad_begin < 0 or pad_end < 0:
-        raise VerifyError(f"kernel {kernel}, stride {stride}, dilation {dilation}, pads {pad_begin}, {pad_end} out of range")
+        raise VerifyError(
+            f"kernel {kernel}, stride {stride}, dilation {dilation}, pads {pad_begin}, {pad_end} out of range"
+        )
     extent = (kernel - 1) * dilation + 1
     room = size + pad_begin + pad_end - extent
     if room < 0:
@@ -90,7 +94,9 @@ def spatial_output(
 def split_layout(shape: Shape, layout: str) -> tuple[Dim, Dim, tuple[Dim, ...]]:
     """(batch, channels, spatial) of an activation whose layout is "nchw" or "nhwc" (any spatial rank)."""
     if len(shape) < 2:
-        raise VerifyError(f"an activation in layout {layout} has a batch and a channel axis, not shape {format_shape(shape)}")
+        raise VerifyError(
+            f"an activation in layout {layout} has a batch and a channel axis, not shape {format_shape(shape)}"
+        )
     if layout == "nchw":
         return shape[0], shape[1], shape[2:]
     if layout == "nhwc":

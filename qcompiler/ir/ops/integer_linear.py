@@ -1,0 +1,94 @@
+"""The integer stage: convolution and fully connected layers; notation as in `qcompiler.ir.ops.integer`."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from qcompiler.errors import VerifyError
+from qcompiler.ir.op import Operands, register_op
+from qcompiler.ir.ops.integer import IntegerOp
+from qcompiler.ir.ops.integer_ranges import (
+    NARROW,
+    check_dtype,
+    check_multiplier_vectors,
+    check_result,
+    check_vector,
+    check_zero_point,
+)
+from qcompiler.ir.ops.shapes import join_layout, spatial_output, split_layout, static_dim
+from qcompiler.ir.types import DType, TensorType, format_shape
+
+
+@register_op
+@dataclass(frozen=True)
+class IntConv(IntegerOp):
+    """2-d convolution: u8 or s8 by s8 to s32, then RESCALE per output channel.
+
+    weight s8[cout, cin/group, kh, kw] in either layout; bias s32[cout] has ``−zp_in · sum(weight)`` folded in, modulo
+    2^32. Borders are padded with `zp_in`, ``acc = bias + sum(x · weight)`` modulo 2^32.
+    With multiplier and shift s32[cout] the result is ``clamp(zp_out + RESCALE(acc, M, s), lo, hi)`` in `dtype`;
+    without them it is acc itself and `dtype` is s32.
+    """
+
+    name: ClassVar[str] = "int.conv"
+    signature: ClassVar[str] = "x weight bias multiplier? shift?"
+    strides: tuple[int, ...]
+    pads: tuple[int, ...]
+    dilations: tuple[int, ...]
+    group: int
+    zp_in: int
+    dtype: DType = DType.S32
+    zp_out: int = 0
+    lo: int = 0
+    hi: int = 0
+    layout: str = "nchw"
+
+    def infer(self, operands: Operands) -> tuple[TensorType, ...]:
+        batch, channels, spatial = split_layout(operands[0].shape, self.layout)
+        if operands[1].rank != 4 or len(spatial) != 2:
+            raise VerifyError("an integer convolution is two-dimensional")
+        cout, per_group, *kernel = (static_dim(d, "a weight axis") for d in operands[1].shape)
+        if self.group < 1 or channels != per_group * self.group or cout % self.group:
+            raise VerifyError(f"group={self.group} does not fit {channels} input and {cout} output channels")
+        check_accumulation(operands, cout, self.zp_in, self.dtype)
+        if self.dtype is not DType.S32:
+            check_result(self.dtype, self.zp_out, self.lo, self.hi)
+        size = spatial_output(spatial, kernel, self.strides, self.dilations, self.pads)
+        return (TensorType(self.dtype, join_layout(batch, cout, size, self.layout)),)
+
+
+@register_op
+@dataclass(frozen=True)
+class IntGemm(IntegerOp):
+    """Fully connected: x[..., k], weight s8[m, k]; bias, multiplier, shift and result as in `int.conv`."""
+
+    name: ClassVar[str] = "int.gemm"
+    signature: ClassVar[str] = "x weight bias multiplier? shift?"
+    zp_in: int
+    dtype: DType = DType.S32
+    zp_out: int = 0
+    lo: int = 0
+    hi: int = 0
+
+    def infer(self, operands: Operands) -> tuple[TensorType, ...]:
+        x, weight = operands[0], operands[1]
+        if x.rank < 1 or weight.rank != 2 or x.shape[-1] != weight.shape[1]:
+            raise VerifyError(f"input {format_shape(x.shape)} does not go with weight {format_shape(weight.shape)}")
+        rows = static_dim(weight.shape[0], "a weight axis")
+        check_accumulation(operands, rows, self.zp_in, self.dtype)
+        if self.dtype is not DType.S32:
+            check_result(self.dtype, self.zp_out, self.lo, self.hi)
+        return (TensorType(self.dtype, (*x.shape[:-1], rows)),)
+
+
+def check_accumulation(operands: Operands, channels: int, zp_in: int, dtype: DType) -> None:
+    """Raise VerifyError unless operands and result dtype are those of a multiply-accumulate of 8-bit integers."""
+    check_dtype(operands, 0, *NARROW)
+    check_dtype(operands, 1, DType.S8)
+    check_zero_point(operands[0], zp_in)
+    check_vector(operands, 2, channels)
+    if len(operands) == 4:
+        raise VerifyError("a multiplier needs a shift")
+    if (len(operands) == 3) != (dtype is DType.S32):
+        raise VerifyError(f"result dtype {dtype}: s32 goes without multiplier and shift, any other with them")
+    if len(operands) == 5:
+        check_multiplier_vectors(operands, 3, channels)

@@ -1,0 +1,84 @@
+"""Which numbers the ops of the integer stage may hold: zero points, clamps, multipliers, shifts.
+
+A kernel relies on them without checking; `qcompiler.numerics` says what they mean.
+"""
+
+from collections.abc import Sequence
+
+from qcompiler.errors import VerifyError
+from qcompiler.ir.op import Operands
+from qcompiler.ir.types import AnyArray, DType, TensorType, format_shape
+
+MIN_MULTIPLIER, END_MULTIPLIER = 2**30, 2**31
+MIN_SHIFT, MAX_SHIFT = 2, 62
+END_MULTIPLIER_8_BIT_SUM, MAX_SHIFT_8_BIT_SUM = 2**21, 31
+NARROW = (DType.U8, DType.S8)
+ACTIVATIONS = (DType.U8, DType.S8, DType.S16)
+
+
+def check_dtype(operands: Operands, index: int, *allowed: DType) -> None:
+    """Raise VerifyError unless operand `index`, if there, has one of the dtypes."""
+    if len(operands) > index and operands[index].dtype not in allowed:
+        raise VerifyError(f"operand {index} has dtype {operands[index].dtype}, expected {' or '.join(allowed)}")
+
+
+def check_zero_point(operand: TensorType, zero_point: int) -> None:
+    """Raise VerifyError unless the operand's dtype holds its zero point."""
+    low, high = operand.dtype.limits
+    if not low <= zero_point <= high:
+        raise VerifyError(f"zero point {zero_point} lies outside [{low}, {high}] of {operand.dtype}")
+
+
+def check_result(dtype: DType, zero_point: int, lo: int, hi: int) -> None:
+    """Raise VerifyError unless the result's dtype holds zero point and clamp, and the clamp is no empty range."""
+    low, high = dtype.limits
+    if not low <= zero_point <= high:
+        raise VerifyError(f"zero point {zero_point} of the result lies outside [{low}, {high}] of {dtype}")
+    if not low <= lo <= hi <= high:
+        raise VerifyError(f"clamp [{lo}, {hi}] is no range within [{low}, {high}] of {dtype}")
+
+
+def check_multiplier(multiplier: int, shift: int, *, signed: bool = False) -> None:
+    """Raise VerifyError unless M is 0 or in [2^30, 2^31), its negative too if `signed`, and the shift in [2, 62]."""
+    magnitude = abs(multiplier) if signed else multiplier
+    if magnitude and not MIN_MULTIPLIER <= magnitude < END_MULTIPLIER:
+        raise VerifyError(f"multiplier {multiplier} is neither 0 nor in [2^30, 2^31)")
+    if not MIN_SHIFT <= shift <= MAX_SHIFT:
+        raise VerifyError(f"shift {shift} lies outside [{MIN_SHIFT}, {MAX_SHIFT}]")
+
+
+def check_sum_multipliers(operands: Sequence[TensorType], multipliers: Sequence[int], shift: int) -> None:
+    """Raise VerifyError unless the sum of the products fits 32 bits for 8-bit operands, else 64."""
+    narrow = all(operand.dtype in NARROW for operand in operands)
+    end, most = (END_MULTIPLIER_8_BIT_SUM, MAX_SHIFT_8_BIT_SUM) if narrow else (END_MULTIPLIER, MAX_SHIFT)
+    for multiplier in multipliers:
+        if not -end < multiplier < end:
+            raise VerifyError(f"multiplier {multiplier} of a sum lies outside (-{end}, {end})")
+    if not 1 <= shift <= most:
+        raise VerifyError(f"shift {shift} of a sum lies outside [1, {most}]")
+
+
+def check_multiplier_vectors(operands: Operands, index: int, length: int, *, signed: bool = False) -> None:
+    """Raise VerifyError unless operands `index` and `index + 1` are multipliers and shifts, s32[length]."""
+    for position in (index, index + 1):
+        check_vector(operands, position, length)
+    multipliers, shifts = operands.constant(index), operands.constant(index + 1)
+    if multipliers is None or shifts is None or not length:
+        return
+    for extreme in _extremes(multipliers, signed=signed):
+        check_multiplier(extreme, int(shifts.min()), signed=signed)
+        check_multiplier(extreme, int(shifts.max()), signed=signed)
+
+
+def check_vector(operands: Operands, index: int, length: int) -> None:
+    """Raise VerifyError unless operand `index` is s32[length]."""
+    check_dtype(operands, index, DType.S32)
+    if operands[index].shape != (length,):
+        raise VerifyError(f"operand {index} has shape {format_shape(operands[index].shape)}, expected [{length}]")
+
+
+def _extremes(multipliers: AnyArray, *, signed: bool) -> list[int]:
+    """The multipliers that can break the rule: the smallest and largest that are not 0."""
+    magnitudes = abs(multipliers.astype("int64")) if signed else multipliers
+    magnitudes = magnitudes[magnitudes != 0]
+    return [int(magnitudes.min()), int(magnitudes.max())] if magnitudes.size else [0]
