@@ -78,9 +78,7 @@ class CalibrationSource:
         labelled: bool | None = None
         for piece in map(self._check, self._read()):
             if labelled is not None and labelled != (piece.labels is not None):
-                raise CalibrationDataError(
-                    f"{piece.origin}: some of the data has {LABELS!r} and some has not"
-                )
+                raise CalibrationDataError(f"{piece.origin}: some of the data has {LABELS!r} and some has not")
             labelled = piece.labels is not None
             if held and not _same_rows(held[0], piece):
                 yield _join(held, first)
@@ -102,11 +100,7 @@ class CalibrationSource:
     def _check(self, piece: Piece) -> _Checked:
         """Names, shapes and dtypes of one piece."""
         arrays = {name: array for name, array in piece.arrays.items() if name != LABELS}
-        if (
-            len(self._inputs) == 1
-            and len(arrays) == 1
-            and (LONE in arrays or not set(arrays) & set(self._inputs))
-        ):
+        if len(self._inputs) == 1 and len(arrays) == 1 and (LONE in arrays or not set(arrays) & set(self._inputs)):
             (only,) = self._inputs
             arrays = {only: next(iter(arrays.values()))}
         missing = [name for name in self._inputs if name not in arrays]
@@ -138,8 +132,7 @@ class CalibrationSource:
                 f"prepare the samples as for the model itself and convert with .astype(numpy.{expected.dtype.numpy})"
             )
         if array.ndim != expected.rank or any(
-            isinstance(dim, int) and dim != size
-            for dim, size in zip(expected.shape[1:], array.shape[1:], strict=True)
+            isinstance(dim, int) and dim != size for dim, size in zip(expected.shape[1:], array.shape[1:], strict=True)
         ):
             raise CalibrationDataError(
                 f"{origin}: array {name!r} has shape {format_shape(array.shape)}, expected {shape}"
@@ -147,8 +140,7 @@ class CalibrationSource:
         rows = self._rows[name]
         if array.shape[0] % rows:
             raise CalibrationDataError(
-                f"{origin}: array {name!r} has {array.shape[0]} rows, no multiple of the {rows} that the "
-                "model takes"
+                f"{origin}: array {name!r} has {array.shape[0]} rows, no multiple of the {rows} that the model takes"
             )
         return array.shape[0] // rows
 
@@ -173,9 +165,7 @@ class CalibrationSource:
             if np.issubdtype(part.dtype, np.floating) and not np.isfinite(part).all():
                 bad = ~np.isfinite(part.reshape(part.shape[0], -1)).all(axis=1)
                 sample = start + int(np.flatnonzero(bad)[0]) // rows
-                raise CalibrationDataError(
-                    f"{piece.origin}: sample {sample} of array {name!r} holds NaN or Inf"
-                )
+                raise CalibrationDataError(f"{piece.origin}: sample {sample} of array {name!r} holds NaN or Inf")
         rows = next(iter(self._rows.values()))
         labels = None if piece.labels is None else piece.labels[start * rows : stop * rows]
         return _Checked(piece.origin, feeds, labels, stop - start)
@@ -199,8 +189,7 @@ def _rows_per_sample(name: str, value_type: TensorType) -> int:
     rows = split_dim(value_type.shape[0])[0] if value_type.rank else 0
     if rows == 0:
         raise CalibrationDataError(
-            f"input {name!r} of shape {format_shape(value_type.shape)} has no axis along which "
-            "samples could lie"
+            f"input {name!r} of shape {format_shape(value_type.shape)} has no axis along which samples could lie"
         )
     return rows
 
@@ -211,8 +200,6 @@ def _same_rows(a: _Checked, b: _Checked) -> bool:
 
 
 def _join(parts: list[_Checked], first: int) -> Batch:
-    feeds = {
-        name: np.ascontiguousarray(np.concatenate([p.feeds[name] for p in parts])) for name in parts[0].feeds
-    }
+    feeds = {name: np.ascontiguousarray(np.concatenate([p.feeds[name] for p in parts])) for name in parts[0].feeds}
     labels = [p.labels for p in parts if p.labels is not None]
     return Batch(feeds, np.concatenate(labels) if labels else None, first, sum(p.samples for p in parts))

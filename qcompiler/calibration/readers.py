@@ -52,8 +52,7 @@ def open_reader(data: DataSource) -> Reader:
         kept = list(data)  # a generator can be read only once, calibration may read more often
         return lambda: (_piece(f"item {i} of the calibration data", item) for i, item in enumerate(kept))
     raise CalibrationDataError(
-        f"calibration data of type {type(data).__name__}: give a path, an array or an iterable of "
-        "dictionaries"
+        f"calibration data of type {type(data).__name__}: give a path, an array or an iterable of dictionaries"
     )
 
 
@@ -127,14 +126,10 @@ def _load_module(name: str) -> ModuleType:
     try:
         return importlib.import_module(name)
     except ImportError as error:
-        raise CalibrationDataError(
-            f"module {name} cannot be imported: {error}; give FILE.py:FUNCTION"
-        ) from error
+        raise CalibrationDataError(f"module {name} cannot be imported: {error}; give FILE.py:FUNCTION") from error
 
 
 def _piece(origin: str, item: object) -> Piece:
     if not isinstance(item, Mapping):
-        raise CalibrationDataError(
-            f"{origin} is of type {type(item).__name__}, expected a dictionary of arrays"
-        )
+        raise CalibrationDataError(f"{origin} is of type {type(item).__name__}, expected a dictionary of arrays")
     return Piece(origin, {str(name): np.asarray(array) for name, array in item.items()})

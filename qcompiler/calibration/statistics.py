@@ -85,9 +85,7 @@ class Statistics:
 
     def histogram(self) -> Histogram:
         """The non-empty bins by value; bin edges are those of the bit pattern, cut to [minimum, maximum]."""
-        edges = (
-            (np.arange(_NON_FINITE + 1, dtype=np.uint32) << np.uint32(16)).view(np.float32).astype(np.float64)
-        )
+        edges = (np.arange(_NON_FINITE + 1, dtype=np.uint32) << np.uint32(16)).view(np.float32).astype(np.float64)
         edges[-1] = np.finfo(np.float32).max
         negative = self.bins[BINS // 2 : BINS // 2 + _NON_FINITE]
         positive = self.bins[:_NON_FINITE]
@@ -104,11 +102,7 @@ class Statistics:
     def to_bytes(self) -> bytes:
         """All of it, little-endian: equal bytes mean equal statistics."""
         counts = np.array([self.count, self.nans, self.infinities], "<i8").tobytes()
-        return (
-            counts
-            + np.array([self.minimum, self.maximum], "<f8").tobytes()
-            + self.bins.astype("<i8").tobytes()
-        )
+        return counts + np.array([self.minimum, self.maximum], "<f8").tobytes() + self.bins.astype("<i8").tobytes()
 
     def digest(self) -> str:
         """SHA-256 of `to_bytes`, for provenance."""

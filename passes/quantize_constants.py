@@ -1,0 +1,76 @@
+"""Quantization of constants: weights, biases and the constant operands of arithmetic."""
+
+import numpy as np
+import numpy.typing as npt
+
+from qcompiler.ir import AnyArray, DType, Graph, Node, QuantParams, Value
+from qcompiler.numerics import choose_params, choose_symmetric_scale, round_to_f32
+from qcompiler.runtime.reference.real import quantize_real
+
+LARGEST_BIAS = 2**30
+"""Quantized biases stay below this, so that half of an accumulator is left for the products."""
+_BIAS_OF_DEAD_CHANNEL = 2**24  # a channel without weights is its bias: 24 bits lose nothing of a float32
+
+
+class ConstantQuantizer:
+    """Makes quantized constants in a graph, one for each constant and parameters."""
+
+    def __init__(self, graph: Graph) -> None:
+        self._graph = graph
+        self._made: dict[tuple[Value, DType, QuantParams], Value] = {}
+
+    def quantized(self, constant: Value, dtype: DType, quant: QuantParams) -> Value:
+        """The constant in `dtype` with those parameters, half up."""
+        key = (constant, dtype, quant)
+        if key not in self._made:
+            data = quantize_real(_elements(constant), dtype, quant)
+            self._made[key] = self._graph.add_constant(data, f"{constant.name}_{dtype}", quant=quant)
+        return self._made[key]
+
+    def quantize_operands(self, node: Node) -> None:
+        """Constant float operands of an op become s16, symmetric: their rounding is then of no account."""
+        for index, operand in enumerate(node.operands):
+            if operand.is_constant and operand.type.dtype.is_float:
+                elements = _elements(operand)
+                quant = choose_params(float(elements.min()), float(elements.max()), DType.S16)
+                self._graph.set_operand(node, index, self.quantized(operand, DType.S16, quant))
+
+    def quantize_layer(self, node: Node) -> tuple[float, ...]:
+        """Weight and bias of a convolution or fully connected layer; returns the weight's scale per channel."""
+        x, weight, *bias = node.operands
+        input_scale = 1.0 if x.type.quant is None else x.type.quant.scale[0]
+        if not weight.is_constant:
+            scales = (1.0,) if weight.type.quant is None else weight.type.quant.scale
+            axis = None
+        else:
+            scales = weight_scales(_elements(weight), _elements(bias[0]) if bias else None, input_scale)
+            axis = 0
+            quant = QuantParams(scales, (0,) * len(scales), axis)
+            self._graph.set_operand(node, 1, self.quantized(weight, DType.S8, quant))
+        if bias and bias[0].is_constant:
+            quant = QuantParams(tuple(input_scale * s for s in scales), (0,) * len(scales), axis)
+            self._graph.set_operand(node, 2, self.quantized(bias[0], DType.S32, quant))
+        return scales
+
+
+def weight_scales(weight: AnyArray, bias: AnyArray | None, input_scale: float) -> tuple[float, ...]:
+    """The scale of each output channel (axis 0): max |w| / 127, larger where the bias would not fit s32.
+
+    A channel whose weights are tiny beside its bias needs few bits for them: ``s_w >= |b| / (s_x · 2^30)``.
+    A channel without weights takes the scale from its bias.
+    """
+    rows = np.abs(weight).reshape(weight.shape[0], -1)
+    largest = rows.max(axis=1) if rows.shape[1] else np.zeros(len(rows))
+    biases = np.zeros(len(rows)) if bias is None else np.abs(bias)
+    scales = []
+    for w, b in zip(largest.tolist(), biases.tolist(), strict=True):
+        scale = choose_symmetric_scale(w, DType.S8)
+        if w == 0 and b > 0:
+            scale = round_to_f32(b / input_scale / _BIAS_OF_DEAD_CHANNEL)
+        scales.append(max(scale, round_to_f32(b / input_scale / LARGEST_BIAS)) or 1.0)
+    return tuple(scales)
+
+
+def _elements(constant: Value) -> npt.NDArray[np.float64]:
+    data = constant.data
+    return np.zeros(0) if data is None else data.astype(np.float64)
