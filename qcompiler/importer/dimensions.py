@@ -32,12 +32,10 @@ class InputDims:
         """The shape of a graph input.
 
         Raises:
-            ModelError: it has none, or a negative size.
+            ModelError: it has a negative size.
         """
-        tensor = info.type.tensor_type
-        if not tensor.HasField("shape"):
-            raise ModelError(f"{label}: input '{info.name}' has no shape, not even a rank; export it with one")
-        return tuple(self._dim(d, axis, info.name, label) for axis, d in enumerate(tensor.shape.dim))
+        dims = info.type.tensor_type.shape.dim
+        return tuple(self._dim(d, axis, info.name, label) for axis, d in enumerate(dims))
 
     def check_all_used(self, label: str) -> None:
         """Raise UsageError if a size was given for a dimension that the model does not have."""

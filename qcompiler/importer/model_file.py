@@ -125,7 +125,10 @@ def _opsets(model: ModelProto, label: str) -> tuple[int, dict[str, int]]:
 
 
 def check_structure(graph: GraphProto, label: str) -> None:
-    """Raise ModelError for values defined twice, used but never defined, used too early or in a cycle."""
+    """Raise ModelError for inputs without rank and values defined twice, never, too late or in a cycle."""
+    for info in graph.input:
+        if info.type.HasField("tensor_type") and not info.type.tensor_type.HasField("shape"):
+            raise ModelError(f"{label}: input '{info.name}' has no shape, not even a rank; export it with one")
     defined = {info.name for info in graph.input} | {t.name for t in graph.initializer}
     defined |= {t.values.name for t in graph.sparse_initializer}
     producer: dict[str, NodeProto] = {}

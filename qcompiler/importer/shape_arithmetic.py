@@ -174,7 +174,8 @@ def evaluate_gather(node: NodeReader) -> Known:
         raise _symbolic(node, indices)
     if indices.size and not (-size <= indices.min() and indices.max() < size):
         raise ModelError(f"{node.label}: indices {indices.tolist()} lie outside axis {axis} of {list(array.shape)}")
-    return node.known_result(np.take(array, indices.astype(np.int64), axis=axis))
+    # np.take gives a bare str for one symbolic element.
+    return node.known_result(np.asarray(np.take(array, indices.astype(np.int64), axis=axis), dtype=array.dtype))
 
 
 @evaluator("Concat")

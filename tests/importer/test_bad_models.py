@@ -1,0 +1,250 @@
+"""Models that cannot be imported: one message that names file, node, value and fix."""
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from qcompiler.errors import ModelError, UnsupportedOpError
+from qcompiler.importer import import_model
+from qcompiler.importer.tensors import decode
+
+RELU = [helper.make_node("Relu", ["x"], ["y"], name="act")]
+
+
+def node(op_type, inputs, output, **attributes):
+    return helper.make_node(op_type, inputs.split(), output.split(), **attributes)
+
+
+# ---- the file -------------------------------------------------------------------------------------------------------
+
+
+def test_no_such_file(tmp_path):
+    with pytest.raises(ModelError, match=r"absent\.onnx: no such file"):
+        import_model(tmp_path / "absent.onnx")
+
+
+def test_a_directory(tmp_path):
+    with pytest.raises(ModelError, match=r"is a directory; give the \.onnx file"):
+        import_model(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "is empty"),
+        (b"hello, this is no model", "is not an ONNX model"),
+        (b"PK\x03\x04rest", "zip archive, perhaps a PyTorch checkpoint; export the model to ONNX"),
+        (b"\x1c\0\0\0TFL3", "TensorFlow Lite"),
+    ],
+)
+def test_not_onnx(tmp_path, content, message):
+    path = tmp_path / "model.onnx"
+    path.write_bytes(content)
+    with pytest.raises(ModelError, match=rf"model\.onnx: .*{message}"):
+        import_model(path)
+    with pytest.raises(ModelError, match=message):
+        import_model(content)
+
+
+def test_every_truncation_is_a_model_error(model):
+    data = model([node("Add", "x c", "y")], {"x": (2,)}, {"c": np.ones(2, np.float32)}).SerializeToString()
+    for length in range(len(data)):
+        with pytest.raises(ModelError, match="model: "):
+            import_model(data[:length])
+
+
+@pytest.mark.parametrize(("version", "message"), [(6, "supported are 7 to"), (999, "install a newer onnx")])
+def test_opset_out_of_range(model, version, message):
+    source = model(RELU, {"x": (2,)})
+    source.opset_import[0].version = version
+    with pytest.raises(ModelError, match=f"uses opset {version}.*{message}"):
+        import_model(source)
+
+
+@pytest.mark.parametrize("version", range(7, onnx.defs.onnx_opset_version() + 1))
+def test_every_opset_in_range(model, version):
+    assert len(import_model(model(RELU, {"x": (2,)}, opset=version))) == 1
+
+
+# ---- the structure --------------------------------------------------------------------------------------------------
+
+
+def test_missing_input(model):
+    with pytest.raises(ModelError, match=r"node 'act' \(Relu\) uses 'x', which nothing defines"):
+        import_model(model(RELU, {"z": (2,)}))
+
+
+def test_cycle(model):
+    source = model(
+        [node("Add", "x b", "a", name="one"), node("Relu", "a", "b", name="two")], {"x": (2,)}, outputs=["b"]
+    )
+    with pytest.raises(ModelError, match=r"cycle: node 'two' \(Relu\) -> node 'one' \(Add\)|cycle: node 'one' \(Add\)"):
+        import_model(source)
+
+
+def test_a_node_that_uses_its_own_result(model):
+    source = model([node("Add", "x y", "y", name="self")], {"x": (2,)})
+    with pytest.raises(ModelError, match="cycle: node 'self'"):
+        import_model(source)
+
+
+def test_wrong_order(model):
+    source = model([node("Relu", "a", "y", name="late"), node("Abs", "x", "a")], {"x": (2,)})
+    with pytest.raises(ModelError, match=r"node 'late' \(Relu\) comes before a node whose result it uses"):
+        import_model(source)
+
+
+def test_a_value_defined_twice(model):
+    with pytest.raises(ModelError, match="defines 'y', which is defined already"):
+        import_model(model([*RELU, node("Abs", "x", "y", name="again")], {"x": (2,)}))
+
+
+def test_an_output_that_nothing_defines(model):
+    with pytest.raises(ModelError, match="output 'z' is defined by nothing"):
+        import_model(model(RELU, {"x": (2,)}, outputs=["z"]))
+
+
+def test_checker_failure(model):
+    with pytest.raises(ModelError, match=r"fails the ONNX checker: .*foo"):
+        import_model(model([node("Relu", "x", "y", foo=1)], {"x": (2,)}))
+
+
+# ---- shapes ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("nodes", "message"),
+    [
+        ([node("Conv", "x w", "y", name="c")], r"node 'c' \(conv\): group=1 .* the input has 3"),
+        ([node("Conv", "x w", "y", name="c", kernel_shape=[5, 5])], r"'c' \(Conv\): kernel_shape \[5, 5\] contradicts"),
+        ([node("Conv", "x w", "y", name="c", strides=[1])], r"'c' \(Conv\): strides=\[1\]; 2 spatial axes need 2"),
+        ([node("MaxPool", "x", "y", name="p", kernel_shape=[99, 1])], r"'p' \(max_pool\): a window of 99 does not fit"),
+        ([node("Add", "x w", "y", name="a")], r"'a' \(add\): shapes .* do not broadcast"),
+        ([node("Reshape", "x s", "y", name="r")], r"'r' \(Reshape\): .*\[2, 3, 4, 4\] cannot be reshaped to \[5\]"),
+        ([node("Reshape", "x m", "y", name="r")], r"'r' \(Reshape\): .*the sizes do not divide"),
+        ([node("Concat", "x w", "y", name="c", axis=7)], r"'c' \(Concat\): axis 7 lies outside rank 4"),
+        ([node("Squeeze", "x one", "y", name="q")], r"'q' \(Squeeze\): axis 1 of \[2, 3, 4, 4\] is not 1"),
+        ([node("Gather", "x nine", "y", name="g", axis=1)], r"'g' \(Gather\): indices \[9\] lie outside axis 1"),
+    ],
+)
+def test_contradictory_shapes(model, nodes, message):
+    constants = {
+        "w": np.ones((4, 5, 3, 3), np.float32), "s": np.array([5]), "m": np.array([5, -1]), "one": np.array([1]),
+        "nine": np.array([9]),
+    }  # fmt: skip
+    source = model(nodes, {"x": (2, 3, 4, 4)}, constants, output_shape=())
+    with pytest.raises(ModelError, match=message):
+        import_model(source)
+
+
+def test_an_output_declared_otherwise(model):
+    source = model(RELU, {"x": (2, 3)})
+    source.graph.output[0].type.tensor_type.shape.dim[1].dim_value = 5
+    with pytest.raises(ModelError, match=r"output 'y' is declared as \[2, 5\] but its nodes compute \[2, 3\]"):
+        import_model(source)
+
+
+# ---- tensors --------------------------------------------------------------------------------------------------------
+
+
+def test_a_tensor_with_too_little_data(model):
+    source = model([node("Add", "x c", "y")], {"x": (2,)}, {"c": np.ones(2, np.float32)})
+    source.graph.initializer[0].dims[0] = 3
+    with pytest.raises(ModelError, match=r"fails the ONNX checker: .*tensor name: c"):
+        import_model(source)
+    with pytest.raises(
+        ModelError, match=r"tensor 'c' declares the shape \[3\] of float, which is 12 bytes, but stores 8"
+    ):
+        decode(source.graph.initializer[0], None, "model")
+
+
+def test_a_huge_declared_tensor(model):
+    source = model([node("Constant", "", "y", value=helper.make_tensor("t", TensorProto.FLOAT, [1], [1.0]))], {})
+    constant = source.graph.node[0].attribute[0].t
+    constant.dims[:] = [1 << 40, 1 << 20]
+    with pytest.raises(ModelError, match="1152921504606846976"):
+        import_model(source)
+    with pytest.raises(ModelError, match=r"tensor 't' declares the shape .* more than the 2147483647 of the largest"):
+        decode(constant, None, "model")
+
+
+def test_float64_beyond_float32(model):
+    nodes = [node("Cast", "c", "d", to=TensorProto.FLOAT), node("Add", "x d", "y")]
+    with pytest.raises(ModelError, match="'c' holds float64 values beyond the range of float32"):
+        import_model(model(nodes, {"x": (2,)}, {"c": np.array([1.0, 1e300])}))
+
+
+# ---- what is not supported ------------------------------------------------------------------------------------------
+
+
+def test_all_unsupported_parts_are_listed_at_once(model):
+    nodes = [
+        node("Einsum", "x", "a", name="e1", equation="ij->ji"),
+        node("Einsum", "a", "b", name="e2", equation="ij->ji"),
+        node("Pad", "x pads", "c", name="p", mode="reflect"),
+        node("Custom", "b c", "d", name="mine", domain="my.domain"),
+        node("QuantizeLinear", "d s", "e", name="q"),
+        node("Foo", "e", "y", name="unheard_of"),
+    ]
+    constants = {"pads": np.zeros(4, np.int64), "s": np.ones((), np.float32)}
+    source = model(nodes, {"x": (3, 3)}, constants, domains={"my.domain": 2})
+    with pytest.raises(UnsupportedOpError) as error:
+        import_model(source)
+    lines = str(error.value).splitlines()
+    assert lines == [
+        "model: 6 parts of this model cannot be compiled:",
+        "  Einsum 'e1', 'e2': there is no such operator in this compiler (opset 17)",
+        "  Pad 'p': mode='reflect'; only 'constant' is supported (opset 17)",
+        "  my.domain.Custom 'mine': there is no such operator in this compiler (domain my.domain version 2)",
+        "  QuantizeLinear 'q': quantized models are not accepted yet (opset 17)",
+        "  Foo 'unheard_of': there is no such operator in this compiler (opset 17)",
+        "  Give the float model it was made from, before quantization: qcompiler quantizes it itself.",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("nodes", "message"),
+    [
+        (
+            [node("MaxPool", "x", "y i", kernel_shape=[2, 2]), node("Cast", "i", "z", to=1)],
+            "its result 1 .'i'. is used",
+        ),
+        ([node("BatchNormalization", "x c c c c", "y m v", training_mode=1)], "training_mode=1"),
+        ([node("Relu", "x", "lo"), node("Clip", "x lo", "y")], "operand 1 .* has to be a constant"),
+        ([node("Cast", "x", "i", to=TensorProto.INT64), node("Cast", "i", "y", to=1)], "casts of run-time tensors"),
+        ([node("Constant", "", "t", value_string="a"), node("Identity", "t", "y")], "strings or sparse"),
+        ([node("Max", "x x", "y")], "has to be a constant"),
+        ([node("Expand", "x s", "y")], "repeats elements"),
+    ],
+)
+def test_unsupported_forms(model, nodes, message):
+    constants = {"c": np.ones(3, np.float32), "s": np.array([2, 2, 3, 4, 4])}
+    source = model(nodes, {"x": (2, 3, 4, 4)}, constants, opset=14, output_shape=(), outputs=[nodes[-1].output[0]])
+    with pytest.raises(UnsupportedOpError, match=message):
+        import_model(source)
+
+
+def test_control_flow(model):
+    branch = helper.make_graph([node("Relu", "x", "r")], "b", [], [helper.make_tensor_value_info("r", 1, [2])])
+    source = model(
+        [node("If", "flag", "y", name="choice", then_branch=branch, else_branch=branch)],
+        {"x": (2,)},
+        {"flag": np.array([True])[0]},
+    )
+    with pytest.raises(UnsupportedOpError, match="If 'choice': control flow is not supported"):
+        import_model(source)
+
+
+def test_sparse_initializers(model):
+    source = model([node("Add", "x c", "y")], {"x": (4,)}, output_shape=(4,))
+    values = helper.make_tensor("c", TensorProto.FLOAT, [1], [1.0])
+    indices = helper.make_tensor("i", TensorProto.INT64, [1], [2])
+    source.graph.sparse_initializer.append(helper.make_sparse_tensor(values, indices, [4]))
+    with pytest.raises(UnsupportedOpError, match="initializer 'c': sparse tensors are not supported"):
+        import_model(source)
+
+
+def test_string_initializers_matter_only_if_used(model):
+    source = model(RELU, {"x": (2,)}, {"s": np.array([b"text"], dtype=object)})
+    assert len(import_model(source)) == 1
