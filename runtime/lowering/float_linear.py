@@ -1,0 +1,152 @@
+"""Lowering of float32 convolutions and products."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from qcompiler.ir import AnyArray, Node
+from qcompiler.ir.ops import Conv, Gemm, MatMul
+from qcompiler.ir.ops.linear import Clamp
+from qcompiler.ir.types import DType
+from qcompiler.runtime import isa
+from qcompiler.runtime.codegen.float_tile import FloatTile, float_tile_for
+from qcompiler.runtime.kernels import float_convolution as kernels
+from qcompiler.runtime.kernels.float_bits import bits_of_f32
+from qcompiler.runtime.lowering.context import Lowering, lowers, shares_for
+from qcompiler.runtime.lowering.geometry import broadcast_steps
+from qcompiler.runtime.program import Buffer, Operand
+
+_MULTIPLY_NS = 0.02  # a multiply-add in a tile
+_GATHER_NS = 0.2  # an element of a panel
+_WORTH_CUTTING = 8
+"""Blocks of pixels from which on their rows are not cut as well: each cut gathers the block again."""
+
+
+def clamp_words(clamp: Clamp) -> dict[str, Operand]:
+    """The words lo and hi; infinite without a clamp."""
+    lo, hi = (-math.inf, math.inf) if clamp is None else clamp
+    return {"lo": bits_of_f32(lo), "hi": bits_of_f32(hi)}
+
+
+@lowers(Conv)
+def lower_conv(lowering: Lowering, node: Node, op: Conv) -> None:
+    x, weight = lowering.buffer(node.operands[0]), lowering.buffer(node.operands[1])
+    rank = len(x.shape) - 2
+    if rank > 2:
+        raise lowering.unsupported(node, f"it has {rank} spatial axes, the kernels take 1 or 2")
+    out = lowering.result(node.result)
+    cout, per_group = weight.shape[0] // op.group, weight.shape[1]
+    size, result_size = (1, *x.shape[2:])[-2:], (1, *out.shape[2:])[-2:]
+    geometry = dict(zip(kernels.WINDOW_WORDS, (per_group, *size, *result_size), strict=False))
+    for name, values in (
+        ("kernel", weight.shape[2:]), ("stride", op.strides), ("pad", (0,) * (2 - rank) + op.pads[:rank]),
+        ("dilation", op.dilations),
+    ):  # fmt: skip
+        geometry[f"{name}_h"], geometry[f"{name}_w"] = (1, *values)[-2:]
+    if _is_pointwise(geometry):  # pixels need no rows
+        geometry |= {"height": 1, "width": math.prod(size), "out_height": 1, "out_width": math.prod(result_size)}
+    depth = per_group * geometry["kernel_h"] * geometry["kernel_w"]
+    group = np.arange(op.group)
+    sizes = (per_group * math.prod(size), cout * depth, cout, cout * math.prod(result_size))
+    every = np.arange(x.shape[0] * op.group)
+    of_group = np.tile(group, x.shape[0])
+    jobs = np.stack([every * sizes[0], of_group * sizes[1], of_group * sizes[2], every * sizes[3]], 1)
+    words: dict[str, Operand] = {"x": x, "weights": weight, "out": out, **geometry, **clamp_words(op.clamp)}
+    words["bias"] = _bias(lowering, node, op.group * cout)
+    _emit_conv(lowering, node, words, jobs, cout)
+
+
+@lowers(MatMul)
+def lower_matmul(lowering: Lowering, node: Node, op: MatMul) -> None:  # noqa: ARG001
+    """A 1x1 convolution for each matrix: rows of `a` are weights, columns of `b` pixels."""
+    a, b = (lowering.buffer(v) for v in node.operands)
+    out = lowering.result(node.result)
+    *batch, rows, columns = out.shape
+    depth = a.shape[-1]
+    index = np.indices(batch).reshape(len(batch), -1)
+
+    def starts(shape: Sequence[int]) -> AnyArray:
+        steps = np.array(broadcast_steps((*shape[:-2], 1), len(batch) + 1)[:-1], np.int64)
+        return steps @ index * math.prod(shape[-2:])
+
+    every = np.arange(math.prod(batch)) * rows * columns
+    jobs = np.stack([starts(b.shape), starts(a.shape), np.zeros_like(every), every], 1)
+    geometry = dict(zip(kernels.WINDOW_WORDS, (depth, 1, columns, 1, columns, *[1] * 4, 0, 0, 1, 1), strict=True))
+    words: dict[str, Operand] = {"x": b, "weights": a, "out": out, **geometry, **clamp_words(None)}
+    words["bias"] = lowering.constant(node, f"zeros {rows}", lambda: np.zeros(rows, np.float32))
+    _emit_conv(lowering, node, words, jobs, rows)
+
+
+@lowers(Gemm)
+def lower_gemm(lowering: Lowering, node: Node, op: Gemm) -> None:
+    weight = node.operands[1].data
+    if weight is None:
+        raise lowering.unsupported(node, f"its weight %{node.operands[1].name} is not a constant; use matmul")
+    x, out = lowering.buffer(node.operands[0]), lowering.result(node.result)
+    features, depth = weight.shape
+    rows = math.prod(x.shape[:-1])
+    if rows == 0 or features == 0:
+        return
+    chosen = isa.current()
+    tile = float_tile_for(chosen)
+    blocks = -(-features // tile.width)
+
+    def pack() -> AnyArray:
+        filled = np.zeros((blocks * tile.width, depth), np.float32)
+        filled[:features] = weight
+        return np.ascontiguousarray(filled.reshape(blocks, tile.width, depth).swapaxes(1, 2))
+
+    def pack_bias() -> AnyArray:
+        filled = np.zeros(blocks * tile.width, np.float32)
+        if len(node.operands) > 2 and node.operands[2].data is not None:
+            filled[:features] = node.operands[2].data
+        return filled
+
+    words: dict[str, Operand] = {"x": x, "out": out, "rows": rows, "depth": depth, "features": features}
+    words["weights"] = lowering.constant(node, f"weights for {chosen}", pack)
+    words["bias"] = lowering.constant(node, f"bias for {chosen}", pack_bias)
+    words |= clamp_words(op.clamp)
+    cost = _MULTIPLY_NS * rows * features * depth
+    words["scratch"] = _scratch(lowering, node, shares_for(cost, blocks) * 4 * tile.rows * tile.width)
+    lowering.emit(node, "float_gemm", words, scratch=("scratch",), cost=cost, items=blocks)
+
+
+def _emit_conv(lowering: Lowering, node: Node, words: dict[str, Operand], jobs: AnyArray, cout: int) -> None:
+    """Emit `float_conv` for jobs s64[count, 4] of element offsets; `words` lacks what follows from them."""
+    tile = float_tile_for(isa.current())
+    shape = {word: operand for word, operand in words.items() if isinstance(operand, int)}
+    depth = shape["channels"] * shape["kernel_h"] * shape["kernel_w"]
+    pixels = shape["out_height"] * shape["out_width"]
+    blocks = len(jobs) * -(-pixels // tile.width)
+    if blocks == 0 or cout == 0:
+        return
+    chunks = 1 if blocks >= _WORTH_CUTTING else min(_WORTH_CUTTING, -(-cout // tile.rows))
+    cost = blocks * tile.width * depth * (cout * _MULTIPLY_NS + chunks * _GATHER_NS)
+    shares = shares_for(cost, blocks * chunks)
+    scratch_bytes = _scratch_bytes(tile, depth)
+    words |= {"jobs": lowering.build.constant(f"{node.name}.jobs", (4 * jobs).astype(np.int64))}
+    words |= {"job_count": len(jobs), "cout": cout, "chunks": chunks, "scratch_bytes": scratch_bytes}
+    words["scratch"] = _scratch(lowering, node, shares * scratch_bytes)
+    lowering.emit(node, "float_conv", words, scratch=("scratch",), cost=cost, items=blocks * chunks)
+
+
+def _scratch_bytes(tile: FloatTile, depth: int) -> int:
+    """Of one share: a panel and a tile."""
+    return 4 * tile.width * (depth + tile.rows)
+
+
+def _scratch(lowering: Lowering, node: Node, nbytes: int) -> Buffer:
+    return lowering.build.tensor(f"{node.name}.scratch", DType.U8, (nbytes,))
+
+
+def _bias(lowering: Lowering, node: Node, channels: int) -> Buffer:
+    if len(node.operands) > 2:
+        return lowering.buffer(node.operands[2])
+    return lowering.constant(node, "bias", lambda: np.zeros(channels, np.float32))
+
+
+def _is_pointwise(geometry: dict[str, int]) -> bool:
+    ones = ("kernel_h", "kernel_w", "stride_h", "stride_w")
+    no_pads = geometry["out_height"] == geometry["height"] and geometry["out_width"] == geometry["width"]
+    return all(geometry[name] == 1 for name in ones) and no_pads
