@@ -15,7 +15,7 @@ from qcompiler.ir import AnyArray, DType, Graph, Node, Op, QuantParams, Value
 from qcompiler.numerics import quantize_real
 
 
-class Unlowerable(Exception):
+class Unlowerable(Exception):  # noqa: N818  # it is no fault: a node may stay float
     """The node has no integer form; the message says why. The driver turns it into a proper error."""
 
 

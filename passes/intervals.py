@@ -37,16 +37,8 @@ def _unclamped(op: Op, x: Sequence[Interval], arrays: Sequence[AnyArray | None])
         case ops.Conv() | ops.Gemm():
             bias = arrays[2] if len(arrays) > 2 else None
             return None if arrays[1] is None else _accumulate(x[0], arrays[1], bias)
-        case ops.Add():
-            return x[0][0] + x[1][0], x[0][1] + x[1][1]
-        case ops.Sub():
-            return x[0][0] - x[1][1], x[0][1] - x[1][0]
-        case ops.Mul():
-            return _corners([a * b for a in x[0] for b in x[1]])
-        case ops.Div():
-            if x[1][0] <= 0 <= x[1][1]:
-                return None
-            return _corners([a / b for a in x[0] for b in x[1]])
+        case ops.Add() | ops.Sub() | ops.Mul() | ops.Div():
+            return _binary(op, x[0], x[1])
         case ops.Concat():
             return min(low for low, _ in x), max(high for _, high in x)
         case ops.AveragePool() | ops.ReduceMean():
@@ -59,6 +51,18 @@ def _unclamped(op: Op, x: Sequence[Interval], arrays: Sequence[AnyArray | None])
             return _unary(op, x[0])
         case _:
             return None
+
+
+def _binary(op: Op, a: Interval, b: Interval) -> Interval | None:
+    match op:
+        case ops.Add():
+            return a[0] + b[0], a[1] + b[1]
+        case ops.Sub():
+            return a[0] - b[1], a[1] - b[0]
+        case ops.Mul():
+            return _corners([p * q for p in a for q in b])
+        case _:
+            return None if b[0] <= 0 <= b[1] else _corners([p / q for p in a for q in b])
 
 
 def _accumulate(x: Interval, weight: AnyArray, bias: AnyArray | None) -> Interval:

@@ -25,8 +25,8 @@ class PropagateRanges(Pass):
     movement and
       max pooling on the way, so that concatenating needs no arithmetic.
 
-        a = observe(..){low=0, high=1}; b = observe(..){low=-2, high=1}; y = concat(a, b)              before
-        a = observe(..){low=-2, high=1}; b = observe(..){low=-2, high=1}; y = concat(a, b)             after
+        a = observe(..){low=0, high=1};  b = observe(..){low=-2, high=1}; y = concat(a, b)     before
+        a = observe(..){low=-2, high=1}; b = observe(..){low=-2, high=1}; y = concat(a, b)     after
 
     Known limits: intervals grow with every layer, so without any data they are far too wide for deep models.
     """
@@ -43,8 +43,7 @@ class PropagateRanges(Pass):
                 case ops.Observe() as op:
                     found = ranges.get(node.result)
                     if found is None:
-                        context.remark(self, node, f"no range for %{node.operands[0].name}: give calibration
-                        data")
+                        context.remark(self, node, "no range can be told: give calibration data")
                     elif found != (op.low, op.high):
                         node.op = dataclasses.replace(op, low=found[0], high=found[1])
                         changed = True
