@@ -1,0 +1,274 @@
+"""The generated convolution kernels against Python integers, for each primitive that can run here.
+
+The emulated primitives execute the packing, tails and epilogue of the wide forms in plain IR on any CPU.
+"""
+
+import ctypes
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from qcompiler import numerics
+from qcompiler.ir.types import DType
+from qcompiler.runtime import isa
+from qcompiler.runtime.kernels.convolution_plan import KernelPlan, pack_conv, pack_gemm
+from qcompiler.runtime.kernels.depthwise_plan import pack_depthwise
+from qcompiler.runtime.kernels.packing import Requantization, aligned
+from qcompiler.runtime.kernels.registry import kernel_named
+
+EMULATED = ("vnni512-emulated", "vnni256-emulated", "avx512-emulated")
+PRIMITIVES = (*isa.available(), *EMULATED)
+GUARD = 64  # bytes around the result, which must stay as they are
+
+
+@dataclass(frozen=True)
+class Layer:
+    batch: int
+    size: tuple[int, int]
+    kernel: tuple[int, int]
+    strides: tuple[int, int]
+    pads: tuple[int, int, int, int]
+    dilations: tuple[int, int]
+    group: int
+    per_group: int
+    cout: int
+    x_dtype: DType
+    zp_in: int
+    dtype: DType
+    zp_out: int
+    lo: int
+    hi: int
+    shares: int
+    seed: int
+
+
+@st.composite
+def layers(draw: st.DrawFn, *, depthwise: bool = False) -> Layer:
+    small = st.integers(1, 3)
+    kernel, strides, dilations = ((draw(small), draw(small)) for _ in range(3))
+    pads = tuple(draw(st.integers(0, 2)) for _ in range(4))
+    window = [(k - 1) * d + 1 for k, d in zip(kernel, dilations, strict=True)]
+    least = [max(1, window[0] - pads[0] - pads[2]), max(1, window[1] - pads[1] - pads[3])]
+    size = draw(st.integers(least[0], least[0] + 6)), draw(st.integers(least[1], least[1] + 9))
+    if depthwise:
+        group, per_group = draw(st.sampled_from([1, 3, 8, 16, 31, 32, 33, 64, 72])), 1
+        cout = group
+    else:
+        group = draw(st.sampled_from([1, 1, 1, 2, 3]))
+        per_group = draw(st.sampled_from([1, 2, 3, 4, 5, 8, 17, 32]))
+        cout = group * draw(st.sampled_from([1, 2, 7, 8, 9, 16, 17, 24, 33, 64, 65, 100]))
+    x_dtype = draw(st.sampled_from([DType.U8, DType.S8]))
+    dtype = draw(st.sampled_from([DType.U8, DType.U8, DType.S8, DType.S16, DType.S32]))
+    lowest, highest = dtype.limits
+    lo = draw(st.integers(lowest, highest))
+    return Layer(
+        batch=draw(st.integers(1, 2)),
+        size=size,
+        kernel=kernel,
+        strides=strides,
+        pads=(pads[0], pads[1], pads[2], pads[3]),
+        dilations=dilations,
+        group=group,
+        per_group=per_group,
+        cout=cout,
+        x_dtype=x_dtype,
+        zp_in=draw(st.integers(*x_dtype.limits)),
+        dtype=dtype,
+        zp_out=draw(st.integers(lowest, highest)),
+        lo=lo,
+        hi=draw(st.integers(lo, highest)),
+        shares=draw(st.integers(1, 4)),
+        seed=draw(st.integers(0, 2**32 - 1)),
+    )
+
+
+def random_operands(layer: Layer):
+    """x NHWC, weight, folded bias, requantization; one time in three only extreme values."""
+    rng = np.random.default_rng(layer.seed)
+    x_limits = layer.x_dtype.limits
+
+    def integers(lo: int, hi: int, shape: tuple[int, ...]) -> npt.NDArray[np.int64]:
+        if layer.seed % 3 == 0:
+            return rng.choice([lo, hi], shape)
+        return rng.integers(lo, hi + 1, shape)
+
+    cin = layer.group * layer.per_group
+    x = integers(*x_limits, (layer.batch, *layer.size, cin)).astype(layer.x_dtype.numpy)
+    weight = integers(-128, 127, (layer.cout, layer.per_group, *layer.kernel)).astype(np.int8)
+    bias = integers(-(2**31), 2**31 - 1, (layer.cout,)) if layer.seed % 5 == 0 else integers(-999, 999, (layer.cout,))
+    multiplier = integers(2**30, 2**31 - 1, (layer.cout,))
+    multiplier[rng.random(layer.cout) < 0.1] = 0
+    largest = 62 if layer.seed % 2 else 45
+    shift = rng.integers(2 if layer.seed % 4 == 0 else 33, largest + 1, layer.cout)
+    requantization = None
+    if layer.dtype is not DType.S32:
+        scale = multiplier.astype(np.int32), shift.astype(np.int32)
+        requantization = Requantization(*scale, layer.zp_out, layer.lo, layer.hi, layer.dtype)
+    return x, weight, bias.astype(np.int32), requantization
+
+
+def expected(layer: Layer, x, weight, bias, requantization: Requantization | None):
+    """Straight from the definition: int64 sums, then Python integers."""
+    top, left, bottom, right = layer.pads
+    padded = np.pad(x.astype(np.int64), ((0, 0), (top, bottom), (left, right), (0, 0)), constant_values=layer.zp_in)
+    (kh, kw), (sh, sw), (dh, dw) = layer.kernel, layer.strides, layer.dilations
+    oh = (padded.shape[1] - (kh - 1) * dh - 1) // sh + 1
+    ow = (padded.shape[2] - (kw - 1) * dw - 1) // sw + 1
+    sums = np.zeros((layer.batch, oh, ow, layer.cout), np.int64) + bias
+    outputs, inputs = layer.cout // layer.group, layer.per_group
+    for g in range(layer.group):
+        own = slice(g * outputs, (g + 1) * outputs)
+        for i in range(kh):
+            for j in range(kw):
+                rows = slice(i * dh, i * dh + (oh - 1) * sh + 1, sh)
+                columns = slice(j * dw, j * dw + (ow - 1) * sw + 1, sw)
+                window = padded[:, rows, columns, g * inputs : (g + 1) * inputs]
+                sums[..., own] += window @ weight[own, :, i, j].T.astype(np.int64)
+    return requantized(sums, requantization)
+
+
+def requantized(sums: npt.NDArray[np.int64], q: Requantization | None):
+    accs = [numerics.wrap_s32(int(acc)) for acc in sums.ravel()]
+    if q is None:
+        return np.array(accs, np.int32).reshape(sums.shape)
+    channels = sums.shape[-1]
+    scales = [(int(m), int(s)) for m, s in zip(q.multiplier, q.shift, strict=True)]
+    values = [numerics.requantize(acc, *scales[i % channels], q.zp_out, q.lo, q.hi) for i, acc in enumerate(accs)]
+    return np.array(values, q.dtype.numpy).reshape(sums.shape)
+
+
+def execute(plan: KernelPlan, isa_name: str, x: npt.NDArray[np.generic], dtype: DType, shares: int):
+    """Run all shares, the last first, and check that nothing around the result or the scratch was written."""
+    kernel = kernel_named(plan.kernel)
+    x = np.ascontiguousarray(x)
+    size = math.prod(plan.out_shape) * dtype.itemsize
+    out, scratch = (aligned(np.full(n + 2 * GUARD, 77, np.uint8)) for n in (size, plan.scratch_bytes))
+    buffers = {"x": x.ctypes.data, "out": out.ctypes.data + GUARD, "scratch": scratch.ctypes.data + GUARD}
+    constants = {word: array.ctypes.data for word, array in plan.constants.items()}
+    named = {**buffers, **constants, **plan.integers}
+    words = np.array([named.pop(word) for word in kernel.words], np.int64)
+    assert not named
+    call = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * 3)(kernel.address_for(isa_name))
+    for share in reversed(range(shares)):
+        call(words.ctypes.data, share, shares)
+    for buffer in (out, scratch):
+        assert (buffer[:GUARD] == 77).all()
+        assert (buffer[-GUARD:] == 77).all()
+    return out[GUARD:-GUARD].view(dtype.numpy).reshape(plan.out_shape)
+
+
+@pytest.mark.parametrize("isa_name", PRIMITIVES)
+@settings(max_examples=60)
+@given(layer=layers())
+def test_convolution(isa_name: str, layer: Layer):
+    x, weight, bias, requantization = random_operands(layer)
+    packed = pack_conv(
+        weight,
+        bias,
+        requantization,
+        zp_in=layer.zp_in,
+        x_dtype=layer.x_dtype,
+        isa=isa_name,
+        dilations=layer.dilations,
+        group=layer.group,
+    )
+    plan = packed.plan(layer.batch, *layer.size, strides=layer.strides, pads=layer.pads)
+    result = execute(plan, isa_name, x, layer.dtype, layer.shares)
+    assert np.array_equal(result, expected(layer, x, weight, bias, requantization))
+
+
+@pytest.mark.parametrize("isa_name", PRIMITIVES)
+@settings(max_examples=40)
+@given(layer=layers(depthwise=True))
+def test_depthwise_convolution(isa_name: str, layer: Layer):
+    x, weight, bias, requantization = random_operands(layer)
+    packed = pack_depthwise(
+        weight,
+        bias,
+        requantization,
+        zp_in=layer.zp_in,
+        x_dtype=layer.x_dtype,
+        isa=isa_name,
+        dilations=layer.dilations,
+    )
+    plan = packed.plan(layer.batch, *layer.size, strides=layer.strides, pads=layer.pads)
+    result = execute(plan, isa_name, x, layer.dtype, layer.shares)
+    assert np.array_equal(result, expected(layer, x, weight, bias, requantization))
+
+
+@pytest.mark.parametrize("isa_name", PRIMITIVES)
+@settings(max_examples=15)
+@given(rows=st.integers(1, 40), k=st.integers(1, 70), m=st.sampled_from([1, 10, 16, 70]), seed=st.integers(0, 999))
+def test_fully_connected(isa_name: str, rows: int, k: int, m: int, seed: int):
+    rng = np.random.default_rng(seed)
+    x = rng.integers(0, 256, (rows, k), dtype=np.uint8)
+    weight = rng.integers(-127, 128, (m, k), dtype=np.int8)
+    bias = rng.integers(-(2**20), 2**20, m, dtype=np.int32)
+    packed = pack_gemm(weight, bias, None, zp_in=9, x_dtype=DType.U8, isa=isa_name)
+    result = execute(packed.plan(1, 1, rows), isa_name, x, DType.S32, shares=2)
+    assert np.array_equal(result.reshape(rows, m), x.astype(np.int64) @ weight.T.astype(np.int64) + bias)
+
+
+@pytest.mark.parametrize("isa_name", PRIMITIVES)
+@settings(max_examples=40)
+@given(
+    accs=st.lists(st.integers(-(2**31), 2**31 - 1), min_size=1, max_size=40),
+    shift=st.integers(2, 62),
+    multiplier=st.sampled_from([0, 2**30, 2**30 + 1, 3 * 2**29, 2**31 - 1]),
+    dtype=st.sampled_from([DType.U8, DType.S8, DType.S16]),
+    data=st.data(),
+)
+def test_rescale_of_any_accumulator(isa_name: str, accs, shift: int, multiplier: int, dtype: DType, data):
+    lowest, highest = dtype.limits
+    lo = data.draw(st.integers(lowest, highest))
+    hi, zp_out = data.draw(st.integers(lo, highest)), data.draw(st.integers(lowest, highest))
+    near_zero = [acc >> 26 for acc in accs]
+    bias = np.array([*accs, *near_zero, 0, 1, -1, -(2**31), 2**31 - 1], np.int32)  # weights are zero
+    channels = len(bias)
+    scale = np.full(channels, multiplier, np.int32), np.full(channels, shift, np.int32)
+    requantization = Requantization(*scale, zp_out, lo, hi, dtype)
+    weight = np.zeros((channels, 1, 1, 1), np.int8)
+    wanted = requantized(bias.astype(np.int64)[None, None, None], requantization)
+    for pack in (pack_conv, pack_depthwise):
+        packed = pack(weight, bias, requantization, zp_in=0, x_dtype=DType.U8, isa=isa_name)
+        plan = packed.plan(1, 1, 1)
+        x = np.zeros((1, 1, 1, channels), np.uint8)
+        assert np.array_equal(execute(plan, isa_name, x, dtype, shares=1), wanted)
+
+
+@pytest.mark.parametrize("isa_name", PRIMITIVES)
+@pytest.mark.parametrize(("size", "cout"), [(40, 32), (5, 640)], ids=["by rows", "by channels"])
+def test_work_is_divided_among_shares(isa_name: str, size: int, cout: int):
+    """Large enough to be divided, and where it is by rows, into several blocks."""
+    layer = Layer(
+        batch=1,
+        size=(size, size),
+        kernel=(3, 3),
+        strides=(1, 1),
+        pads=(1, 1, 1, 1),
+        dilations=(1, 1),
+        group=1,
+        per_group=48,
+        cout=cout,
+        x_dtype=DType.U8,
+        zp_in=7,
+        dtype=DType.U8,
+        zp_out=3,
+        lo=0,
+        hi=255,
+        shares=3,
+        seed=1,
+    )
+    x, weight, bias, requantization = random_operands(layer)
+    packed = pack_conv(weight, bias, requantization, zp_in=7, x_dtype=DType.U8, isa=isa_name)
+    plan = packed.plan(1, size, size, pads=layer.pads)
+    assert plan.shares > 1
+    assert plan.integers["by_tiles"] == (size == 5)
+    wanted = expected(layer, x, weight, bias, requantization)
+    for shares in (1, plan.shares, plan.shares + 3):
+        assert np.array_equal(execute(plan, isa_name, x, DType.U8, shares), wanted)
