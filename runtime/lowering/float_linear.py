@@ -12,6 +12,7 @@ from qcompiler.ir.types import DType
 from qcompiler.runtime import isa
 from qcompiler.runtime.codegen.float_tile import FloatTile, float_tile_for
 from qcompiler.runtime.kernels import float_convolution as kernels
+from qcompiler.runtime.kernels import float_depthwise  # noqa: F401  # registers the kernel
 from qcompiler.runtime.kernels.float_bits import bits_of_f32
 from qcompiler.runtime.lowering.context import Lowering, lowers, shares_for
 from qcompiler.runtime.lowering.geometry import broadcast_steps
@@ -19,6 +20,9 @@ from qcompiler.runtime.program import Buffer, Operand
 
 _MULTIPLY_NS = 0.02  # a multiply-add in a tile
 _GATHER_NS = 0.2  # an element of a panel
+_TAP_NS, _VECTOR_NS = 0.5, 2.0  # a multiply-add of vectors along a row; a vector besides that
+_STRIP_BYTES = 1 << 16
+"""Of the staged rows of a plane: together with the output they stay in the second-level cache."""
 _WORTH_CUTTING = 8
 """Blocks of pixels from which on their rows are not cut as well: each cut gathers the block again."""
 
@@ -46,15 +50,18 @@ def lower_conv(lowering: Lowering, node: Node, op: Conv) -> None:
         geometry[f"{name}_h"], geometry[f"{name}_w"] = (1, *values)[-2:]
     if _is_pointwise(geometry):  # pixels need no rows
         geometry |= {"height": 1, "width": math.prod(size), "out_height": 1, "out_width": math.prod(result_size)}
+    words: dict[str, Operand] = {"x": x, "weights": weight, "bias": _bias(lowering, node, op.group * cout), "out": out}
+    words |= clamp_words(op.clamp)
+    if per_group == 1 and op.group > 1:
+        _emit_depthwise(lowering, node, words, geometry, x.shape[0], op.group, cout)
+        return
     depth = per_group * geometry["kernel_h"] * geometry["kernel_w"]
     group = np.arange(op.group)
     sizes = (per_group * math.prod(size), cout * depth, cout, cout * math.prod(result_size))
     every = np.arange(x.shape[0] * op.group)
     of_group = np.tile(group, x.shape[0])
     jobs = np.stack([every * sizes[0], of_group * sizes[1], of_group * sizes[2], every * sizes[3]], 1)
-    words: dict[str, Operand] = {"x": x, "weights": weight, "out": out, **geometry, **clamp_words(op.clamp)}
-    words["bias"] = _bias(lowering, node, op.group * cout)
-    _emit_conv(lowering, node, words, jobs, cout)
+    _emit_conv(lowering, node, words | geometry, jobs, cout)
 
 
 @lowers(MatMul)
@@ -129,6 +136,42 @@ def _emit_conv(lowering: Lowering, node: Node, words: dict[str, Operand], jobs: 
     words |= {"job_count": len(jobs), "cout": cout, "chunks": chunks, "scratch_bytes": scratch_bytes}
     words["scratch"] = _scratch(lowering, node, shares * scratch_bytes)
     lowering.emit(node, "float_conv", words, scratch=("scratch",), cost=cost, items=blocks * chunks)
+
+
+def _emit_depthwise(  # noqa: PLR0913, PLR0917 - the parts of a geometry
+    lowering: Lowering,
+    node: Node,
+    words: dict[str, Operand],
+    geometry: dict[str, int],
+    batch: int,
+    channels: int,
+    multiplier: int,
+) -> None:
+    """Emit `float_depthwise`; `words` has operands and clamp."""
+    lanes = float_tile_for(isa.current()).lanes
+    kernel_h, kernel_w, stride_w = geometry["kernel_h"], geometry["kernel_w"], geometry["stride_w"]
+    out_height, out_width = geometry["out_height"], geometry["out_width"]
+    if batch * channels * out_height * out_width == 0:
+        return
+    columns = np.arange(kernel_w) * geometry["dilation_w"]
+    pitch = -(-out_width // lanes) * lanes + int(columns[-1]) // stride_w
+    rows = np.arange(kernel_h) * geometry["dilation_h"]
+    taps = (rows[:, None] * stride_w + columns % stride_w) * pitch + columns // stride_w
+    window_rows = int(rows[-1]) + 1
+    strip = _STRIP_BYTES // (4 * stride_w * pitch) - window_rows
+    strip = min(max(strip // geometry["stride_h"] + 1, 1), out_height)
+    strip_rows = (strip - 1) * geometry["stride_h"] + window_rows
+    units = batch * channels * -(-out_height // strip)
+    vectors = -(-out_width // lanes) * out_height * batch * channels * multiplier
+    cost = vectors * (_VECTOR_NS + taps.size * _TAP_NS) + units * strip_rows * stride_w * pitch * _GATHER_NS
+    scratch_bytes = 4 * (strip_rows * stride_w * pitch + lanes)
+    names = ("height", "width", "out_height", "out_width", "stride_h", "stride_w", "pad_h", "pad_w")
+    words |= {name: geometry[name] for name in names}
+    words |= {"taps": lowering.build.constant(f"{node.name}.taps", 4 * taps.astype(np.int64).reshape(-1))}
+    words |= {"batch": batch, "channels": channels, "multiplier": multiplier, "tap_count": taps.size}
+    words |= {"strip": strip, "strip_rows": strip_rows, "pitch": pitch, "scratch_bytes": scratch_bytes}
+    words["scratch"] = _scratch(lowering, node, shares_for(cost, units) * scratch_bytes)
+    lowering.emit(node, "float_depthwise", words, scratch=("scratch",), cost=cost, items=units)
 
 
 def _scratch_bytes(tile: FloatTile, depth: int) -> int:
