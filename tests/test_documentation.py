@@ -1,10 +1,12 @@
 """The examples of the documentation, executed as they stand.
 
 In README.md, CONTRIBUTING.md and docs/*.md, the lines of a fenced `sh` block that start with `qcompile` or
-`python tools/` are run, then the `python` blocks of the page as one program. Anything that is not to be run
-stands in a block of another kind. `.ci/run` runs the README's set-up commands.
+`python tools/` are run, then the `python` blocks of the page as one program; the output of its `pycon` blocks, one
+session, is compared. Anything that is not to be run stands in a block of another kind. `.ci/run` runs the README's
+set-up commands.
 """
 
+import doctest
 import os
 import shlex
 import subprocess
@@ -67,9 +69,13 @@ def test_examples_run(page: Path, tmp_path: Path):
 
 def test_examples_are_found(tmp_path: Path):
     page = tmp_path / "page.md"
-    page.write_text(
-        "text\n```python\nx = 1\n```\n```text\ny\n```\n```sh\nls\nqcompile a \\\n  -o b # c\n```\n"
-    )
+    page.write_text("text\n```python\nx = 1\n```\n```text\ny\n```\n```sh\nls\nqcompile a \\\n  -o b # c\n```\n")
     assert fenced(page, "python").split("\n")[2] == "x = 1"
     assert fenced(page, "python").split() == ["x", "=", "1"]
     assert list(commands(page)) == [[*QCOMPILE, "a", "-o", "b"]]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_sessions_show_what_they_print(page: Path):
+    session = doctest.DocTestParser().get_doctest(fenced(page, "pycon"), {}, page.name, str(page), 0)
+    assert doctest.DocTestRunner().run(session).failed == 0
