@@ -35,7 +35,7 @@ SIGN_FLIP = {DType.U8: 0, DType.S8: 128}
 
 def inlined(function: _Function) -> _Function:
     """Decorator: a function that disappears in the kernels that call it, and cannot raise."""
-    return cast(_Function, numba.njit(forceinline=True, error_model="numpy")(function))
+    return cast("_Function", numba.njit(forceinline=True, error_model="numpy")(function))
 
 
 _I32, _I64 = ir.IntType(32), ir.IntType(64)
@@ -79,32 +79,35 @@ def rescale_i32(
 
 @inlined
 def share_start(total: int, share: int, shares: int) -> int:
-    """First of `total` items that belongs to `share`; shares begin at multiples of 64, so cache lines are not shared."""
+    """First of `total` items that belongs to `share`; shares begin at multiples of 64: whole cache lines."""
     return (((total + 63) // 64) * share // shares) * 64
 
 
 @inlined
 def clamp(value: int, lo: int, hi: int) -> int:
+    """``min(max(value, lo), hi)``."""
     return min(max(value, lo), hi)
 
 
 @inlined
 def requantize(acc: int, multiplier: int, shift: int, zero_point: int, lo: int, hi: int) -> int:
     """``clamp(zero_point + RESCALE(acc, multiplier, shift), lo, hi)`` with a 64-bit product."""
-    s = np.int64(shift & 63)
-    return min(max(zero_point + ((acc * multiplier + (np.int64(1) << (s - 1))) >> s), lo), hi)
+    rounded = int((acc * multiplier + (np.int64(1) << (shift - 1))) >> shift)
+    return min(max(zero_point + rounded, lo), hi)
 
 
 @inlined
 def load_integer(base: int, index: int, code: int) -> int:
     """Element of any of the dtypes in `DTYPE_CODES`, for paths where speed is not the point."""
     if code == 0:
-        return load_u8(base, index)
-    if code == 1:
-        return load_s8(base, index)
-    if code == 2:
-        return load_s16(base, index)
-    return load_s32(base, index)
+        value: int = load_u8(base, index)
+    elif code == 1:
+        value = load_s8(base, index)
+    elif code == 2:
+        value = load_s16(base, index)
+    else:
+        value = load_s32(base, index)
+    return value
 
 
 @inlined

@@ -1,9 +1,9 @@
 """How kernels on two operands walk broadcast tensors.
 
-The result is contiguous. Lowering drops axes of size 1 and merges axes that both operands walk alike, until what is left is
-one inner axis of `inner` elements, along which the operands step by `a0` and `b0` elements, and up to four outer
-axes of `d1` ... `d4` elements (from the inside), along which they step by `a1` ... `a4` and `b1` ... `b4`; a step
-of 0 is broadcasting. `count` is the number of elements of the result.
+The result is contiguous. Lowering drops axes of size 1 and merges axes that both operands walk alike, until what is
+left is one inner axis of `inner` elements, along which the operands step by `a0` and `b0` elements, and up to four
+outer axes of `d1` ... `d4` elements (from the inside), along which they step by `a1` ... `a4` and `b1` ... `b4`; a
+step of 0 is broadcasting. `count` is the number of elements of the result.
 """
 
 from qcompiler.runtime.kernels.arithmetic import inlined
@@ -37,9 +37,10 @@ def _row(operands: int, row: int, steps: int) -> int:
     rest2 = row // d1
     rest3 = rest2 // d2
     rest4 = rest3 // d3
-    return (
+    elements: int = (
         (row - rest2 * d1) * load_s64(operands, steps)
         + (rest2 - rest3 * d2) * load_s64(operands, steps + 1)
         + (rest3 - rest4 * d3) * load_s64(operands, steps + 2)
         + rest4 * load_s64(operands, steps + 3)
     )
+    return elements

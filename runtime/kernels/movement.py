@@ -155,7 +155,7 @@ def fill(target: int, index: int, count: int, value: int, itemsize: int) -> None
     ),
 )
 def pad(operands: int, share: int, shares: int) -> None:
-    """A border of `value` around a tensor; axes are counted from the inside, `rows` is the product of the outer ones."""
+    """A border of `value` around a tensor. Axes are counted from the inside, `rows` counts those of the outer ones."""
     source, target, itemsize = load_s64(operands, 0), load_s64(operands, 1), load_s64(operands, 2)
     value, rows, inner_in = load_s64(operands, 3), load_s64(operands, 4), load_s64(operands, 5)
     inner_out, begin = load_s64(operands, 6), load_s64(operands, 7)

@@ -42,7 +42,7 @@ def end_tap(start: int, size: int, dilation: int, taps: int) -> int:
 
 @kernel("max_pool8", words=(*WINDOW_WORDS, "flip"))
 def max_pool8(operands: int, share: int, shares: int) -> None:
-    """`max_pool` of u8, or of s8 with flip = 128 (see arithmetic.SIGN_FLIP). A window over padding alone gives the least."""
+    """`max_pool` of u8, or of s8 with flip = 128 (see SIGN_FLIP). A window over padding alone gives the least value."""
     x, out, batch = load_s64(operands, 0), load_s64(operands, 1), load_s64(operands, 2)
     h, w, c = load_s64(operands, 3), load_s64(operands, 4), load_s64(operands, 5)
     out_h, out_w = load_s64(operands, 6), load_s64(operands, 7)
@@ -109,7 +109,7 @@ def add_to_sums(sums: int, x: int, index: int, n: int, dtype: int) -> None:
 
 
 @inlined
-def finish_sums(
+def finish_sums(  # noqa: PLR0913, PLR0917  # kernels have no structs
     sums: int,
     out: int,
     index: int,
@@ -254,5 +254,7 @@ def int_softmax(operands: int, share: int, shares: int) -> None:
 def exponential(below: int, exp_high: int, exp_low: int, dtype: int) -> int:
     """exp(−scale · below) in Q30 from the tables."""
     if dtype <= 1:
-        return load_s32(exp_high, below)
-    return (load_s32(exp_high, below >> 8) * load_s32(exp_low, below & 255) + (1 << 29)) >> 30
+        value: int = load_s32(exp_high, below)
+    else:
+        value = (load_s32(exp_high, below >> 8) * load_s32(exp_low, below & 255) + (1 << 29)) >> 30
+    return value

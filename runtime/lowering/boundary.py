@@ -19,6 +19,7 @@ _NS = 0.3
 
 @lowers(IntQuantize)
 def lower_quantize(lowering: Lowering, node: Node, op: IntQuantize) -> None:
+    """One kernel for each width of the result; signedness is in its limits."""
     words = _border_words(lowering, node, op, offset=0)
     lo, hi = op.dtype.limits
     count = math.prod(lowering.shape(node.result))
@@ -30,6 +31,7 @@ def lower_quantize(lowering: Lowering, node: Node, op: IntQuantize) -> None:
 
 @lowers(IntDequantize)
 def lower_dequantize(lowering: Lowering, node: Node, op: IntDequantize) -> None:
+    """One kernel for each width of the operand; s8 is read as u8."""
     dtype = node.operands[0].type.dtype
     count = math.prod(lowering.shape(node.result))
     if dtype in SIGN_FLIP:

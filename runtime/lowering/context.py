@@ -138,9 +138,15 @@ class Lowering:
         if all(isinstance(buffer, Buffer) and buffer.nbytes == 0 for buffer in written):
             return
         self.build.emit(
-            kernel, operands, writes=writes, scratch=scratch, overwrites=overwrites,
-            shares=shares_for(cost, items), cost=cost, label=node.name,
-        )  # fmt: skip
+            kernel,
+            operands,
+            writes=writes,
+            scratch=scratch,
+            overwrites=overwrites,
+            shares=shares_for(cost, items),
+            cost=cost,
+            label=node.name,
+        )
 
     def unsupported(self, node: Node, why: str) -> UnsupportedOpError:
         """The error to raise for a node that no kernel can do."""
@@ -150,4 +156,3 @@ class Lowering:
 def shares_for(cost: float, items: int) -> int:
     """How many shares `items` indivisible pieces of work that take `cost` nanoseconds together are cut into."""
     return max(1, min(MOST_SHARES, items, int(cost / SHARE_NS)))
-

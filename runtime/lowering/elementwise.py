@@ -58,6 +58,7 @@ def flip_words(words: dict[str, Operand]) -> dict[str, int]:
 
 @lowers(IntAdd)
 def lower_add(lowering: Lowering, node: Node, op: IntAdd) -> None:
+    """In 32 bits where operands and multipliers are as small as `numerics.add` promises, else in 64."""
     swapped = repeats_first_operand(lowering, node)
     words = broadcast_operands(lowering, node, swapped=swapped)
     terms = [(op.zp_a, op.multiplier_a), (op.zp_b, op.multiplier_b)]
@@ -80,6 +81,7 @@ def lower_add(lowering: Lowering, node: Node, op: IntAdd) -> None:
 
 @lowers(IntMul)
 def lower_mul(lowering: Lowering, node: Node, op: IntMul) -> None:
+    """The vector kernel drops the low half of products, so it takes shifts of at least 32."""
     swapped = repeats_first_operand(lowering, node)
     words = broadcast_operands(lowering, node, swapped=swapped)
     zp_a, zp_b = (op.zp_b, op.zp_a) if swapped else (op.zp_a, op.zp_b)
@@ -99,6 +101,7 @@ def lower_mul(lowering: Lowering, node: Node, op: IntMul) -> None:
 
 @lowers(IntDiv)
 def lower_div(lowering: Lowering, node: Node, op: IntDiv) -> None:
+    """One 64-bit division an element, whatever the dtypes."""
     words = broadcast_operands(lowering, node)
     words |= dtype_words(words)
     words |= {"zp_a": op.zp_a, "zp_b": op.zp_b, "multiplier": op.multiplier, "shift": op.shift}
@@ -109,6 +112,7 @@ def lower_div(lowering: Lowering, node: Node, op: IntDiv) -> None:
 
 @lowers(IntRescale)
 def lower_rescale(lowering: Lowering, node: Node, op: IntRescale) -> None:
+    """One kernel for all dtypes: the passes leave few of these nodes."""
     x, out = lowering.buffer(node.operands[0]), lowering.result(node.result)
     count = math.prod(out.shape)
     words: dict[str, Operand] = {"x": x, "out": out, "count": count}
@@ -119,6 +123,7 @@ def lower_rescale(lowering: Lowering, node: Node, op: IntRescale) -> None:
 
 @lowers(IntPRelu)
 def lower_prelu(lowering: Lowering, node: Node, op: IntPRelu) -> None:
+    """Channels are found by position, so any axis will do."""
     x, multipliers, shifts = (lowering.buffer(v) for v in node.operands)
     out = lowering.result(node.result)
     axis = normalize_axis(op.axis, len(out.shape))
@@ -134,6 +139,7 @@ def lower_prelu(lowering: Lowering, node: Node, op: IntPRelu) -> None:
 
 @lowers(IntLut)
 def lower_lut(lowering: Lowering, node: Node, op: IntLut) -> None:  # noqa: ARG001  # a rule's signature
+    """By the element's byte, in place where the table's entries are bytes too."""
     x, out = lowering.buffer(node.operands[0]), lowering.result(node.result)
     table = node.operands[1]
     entries = table.data

@@ -11,6 +11,7 @@ from qcompiler.ir.ops import IntConv, IntGemm
 from qcompiler.ir.types import DType
 from qcompiler.runtime import isa
 from qcompiler.runtime.kernels.convolution_plan import KernelPlan, PackedConv, pack_conv, pack_gemm
+from qcompiler.runtime.kernels.depthwise_plan import PackedDepthwise, pack_depthwise
 from qcompiler.runtime.kernels.packing import Requantization
 from qcompiler.runtime.lowering.context import MOST_SHARES, Lowering, lowers
 from qcompiler.runtime.program import Operand
@@ -18,6 +19,7 @@ from qcompiler.runtime.program import Operand
 
 @lowers(IntConv)
 def lower_conv(lowering: Lowering, node: Node, op: IntConv) -> None:
+    """The depthwise kernel for one filter a channel, else the general one."""
     if op.layout != "nhwc":
         raise VerifyError(
             f"node '{node.name}' (int.conv) has layout {op.layout!r}, and kernels run 'nhwc' only: "
@@ -25,12 +27,17 @@ def lower_conv(lowering: Lowering, node: Node, op: IntConv) -> None:
         )
     chosen = isa.current()
 
-    def pack() -> PackedConv:
+    def pack() -> PackedConv | PackedDepthwise:
+        weight, bias = _constant(node, 1).astype(np.int8), _constant(node, 2).astype(np.int32)
+        x_dtype, dilations = node.operands[0].type.dtype, (op.dilations[0], op.dilations[1])
+        rescaling = _requantization(node, op)
+        if op.group == weight.shape[0] and weight.shape[1] == 1 and op.group > 1:
+            return pack_depthwise(
+                weight, bias, rescaling, zp_in=op.zp_in, x_dtype=x_dtype, isa=chosen, dilations=dilations
+            )
         return pack_conv(
-            _constant(node, 1).astype(np.int8), _constant(node, 2).astype(np.int32), _requantization(node, op),
-            zp_in=op.zp_in, x_dtype=node.operands[0].type.dtype, isa=chosen,
-            dilations=(op.dilations[0], op.dilations[1]), group=op.group,
-        )  # fmt: skip
+            weight, bias, rescaling, zp_in=op.zp_in, x_dtype=x_dtype, isa=chosen, dilations=dilations, group=op.group
+        )
 
     if math.prod(lowering.shape(node.result)) == 0:
         lowering.result(node.result)
@@ -39,21 +46,30 @@ def lower_conv(lowering: Lowering, node: Node, op: IntConv) -> None:
     batch, height, width, _ = lowering.shape(node.operands[0])
     top, left, bottom, right = op.pads
     plan = packed.plan(
-        batch, height, width, strides=(op.strides[0], op.strides[1]), pads=(top, left, bottom, right),
+        batch,
+        height,
+        width,
+        strides=(op.strides[0], op.strides[1]),
+        pads=(top, left, bottom, right),
         max_shares=MOST_SHARES,
-    )  # fmt: skip
+    )
     _emit(lowering, node, plan)
 
 
 @lowers(IntGemm)
 def lower_gemm(lowering: Lowering, node: Node, op: IntGemm) -> None:
+    """A convolution over one row of pixels, which are the rows of the operand."""
     chosen = isa.current()
 
     def pack() -> PackedConv:
         return pack_gemm(
-            _constant(node, 1).astype(np.int8), _constant(node, 2).astype(np.int32), _requantization(node, op),
-            zp_in=op.zp_in, x_dtype=node.operands[0].type.dtype, isa=chosen,
-        )  # fmt: skip
+            _constant(node, 1).astype(np.int8),
+            _constant(node, 2).astype(np.int32),
+            _requantization(node, op),
+            zp_in=op.zp_in,
+            x_dtype=node.operands[0].type.dtype,
+            isa=chosen,
+        )
 
     shape = lowering.shape(node.result)
     if math.prod(shape) == 0:

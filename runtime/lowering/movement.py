@@ -38,6 +38,7 @@ def lower_alias(lowering: Lowering, node: Node, op: Reshape | Identity | Observe
 
 @lowers(Transpose)
 def lower_transpose(lowering: Lowering, node: Node, op: Transpose) -> None:
+    """A walk of the operand with its steps permuted."""
     shape = lowering.shape(node.operands[0])
     steps = contiguous_steps(shape)
     sizes = [shape[axis] for axis in op.perm]
@@ -62,6 +63,7 @@ def lower_depth_to_space(lowering: Lowering, node: Node, op: DepthToSpace) -> No
 
 @lowers(Slice)
 def lower_slice(lowering: Lowering, node: Node, op: Slice) -> None:
+    """A walk of the operand with its steps multiplied, from the first element on."""
     steps = list(contiguous_steps(lowering.shape(node.operands[0])))
     offset = 0
     for axis, start, step in zip(op.axes, op.starts, op.steps, strict=True):
@@ -72,6 +74,7 @@ def lower_slice(lowering: Lowering, node: Node, op: Slice) -> None:
 
 @lowers(Split)
 def lower_split(lowering: Lowering, node: Node, op: Split) -> None:
+    """One walk of the operand for each piece."""
     steps = contiguous_steps(lowering.shape(node.operands[0]))
     start = 0
     for value, size in zip(node.results, op.sizes, strict=True):
@@ -122,11 +125,13 @@ def _is_computed(lowering: Lowering, value: Value) -> bool:
 
 @lowers(IntPad)
 def lower_int_pad(lowering: Lowering, node: Node, op: IntPad) -> None:
+    """A border of an integer."""
     _pad(lowering, node, op.pads, op.value)
 
 
 @lowers(Pad)
 def lower_pad(lowering: Lowering, node: Node, op: Pad) -> None:
+    """A border of a real number: its bits, where the elements are floats."""
     dtype = node.result.type.dtype
     if dtype is DType.F32:
         _pad(lowering, node, op.pads, int(np.float32(op.value).view(np.int32)))
@@ -171,9 +176,7 @@ def _transpose(lowering: Lowering, node: Node, source: Buffer, out: Buffer, size
     count = math.prod(sizes)
     if rows == 3 and source.dtype.itemsize == 1:
         words: dict[str, Operand] = {"source": source, "target": out, "batch": batch, "pixels": columns}
-        lowering.emit(
-            node, "interleave3", words, writes=("target",), cost=0.2 * count, items=max(1, columns // 64)
-        )  # fmt: skip
+        lowering.emit(node, "interleave3", words, writes=("target",), cost=0.2 * count, items=max(1, columns // 64))
         return
     words = {"source": source, "target": out, "itemsize": source.dtype.itemsize}
     words |= {"batch": batch, "rows": rows, "columns": columns}
@@ -182,9 +185,7 @@ def _transpose(lowering: Lowering, node: Node, source: Buffer, out: Buffer, size
     )
 
 
-def _join(
-    lowering: Lowering, node: Node, axis: int, pieces: Sequence[Buffer], out: Buffer, itemsize: int
-) -> None:
+def _join(lowering: Lowering, node: Node, axis: int, pieces: Sequence[Buffer], out: Buffer, itemsize: int) -> None:
     rows, size, inner = split_at(out.shape, axis, axis + 1)
     words: dict[str, Operand] = {"target": out, "rows": rows, "row_bytes": size * inner * itemsize}
     words["operands"] = len(pieces)

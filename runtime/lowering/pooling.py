@@ -56,6 +56,7 @@ def window_cost(words: dict[str, int], tap_ns: float) -> float:
 
 @lowers(MaxPool)
 def lower_max_pool(lowering: Lowering, node: Node, op: MaxPool) -> None:
+    """Vectors of channels for 8-bit tensors; other dtypes element by element."""
     geometry = window_words(
         lowering, node, layout=op.layout, kernel=op.kernel, strides=op.strides, pads=op.pads, dilations=op.dilations
     )
@@ -76,6 +77,7 @@ def lower_max_pool(lowering: Lowering, node: Node, op: MaxPool) -> None:
 
 @lowers(IntAveragePool)
 def lower_average_pool(lowering: Lowering, node: Node, op: IntAveragePool) -> None:
+    """Multipliers are looked up by the count of each position."""
     geometry = window_words(
         lowering, node, layout=op.layout, kernel=op.kernel, strides=op.strides, pads=op.pads, dilations=op.dilations
     )
@@ -105,6 +107,7 @@ def counted_region(geometry: dict[str, int], pads: tuple[int, ...], *, include_p
 
 @lowers(IntMean)
 def lower_mean(lowering: Lowering, node: Node, op: IntMean) -> None:
+    """A reduction of the middle axis of three."""
     outer, length, inner = reduced_shape(lowering, node, node.operands[0], op.axes)
     x, out = lowering.buffer(node.operands[0]), lowering.result(node.result)
     blocks = outer * -(-inner // kernels.BLOCK)
@@ -136,6 +139,7 @@ def reduced_shape(lowering: Lowering, node: Node, x: Value, axes: tuple[int, ...
 
 @lowers(IntSoftmax)
 def lower_softmax(lowering: Lowering, node: Node, op: IntSoftmax) -> None:
+    """Row by row, whatever the axis."""
     x, out = lowering.buffer(node.operands[0]), lowering.result(node.result)
     axis = normalize_axis(op.axis, len(out.shape))
     outer, length, inner = split_at(out.shape, axis, axis + 1)
