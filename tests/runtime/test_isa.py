@@ -1,0 +1,133 @@
+import os
+import platform
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from qcompiler.errors import UsageError
+from qcompiler.runtime import isa
+
+X86 = platform.machine() in ("x86_64", "AMD64")
+
+ASSEMBLY = """
+import sys
+from qcompiler.runtime import isa
+from qcompiler.runtime.kernels import convolution, depthwise
+from qcompiler.runtime.kernels.registry import kernel_named
+
+for name in ("int_conv", "int_depthwise"):
+    print(kernel_named(name).compiled_for(isa.current())._library.get_asm_str())
+"""
+
+
+@pytest.fixture
+def jit_target(monkeypatch: pytest.MonkeyPatch):
+    """A function that sets the CPU name and features that Numba was told."""
+
+    def choose(name: str | None, features: str | None) -> None:
+        monkeypatch.setitem(vars(isa.config), "CPU_NAME", name)
+        monkeypatch.setitem(vars(isa.config), "CPU_FEATURES", features)
+        isa.target.cache_clear()
+
+    monkeypatch.delenv(isa.ENVIRONMENT_VARIABLE, raising=False)
+    yield choose
+    monkeypatch.undo()
+    isa.target.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("name", "features", "best"),
+    [
+        ("generic", "", "generic"),
+        ("haswell", "", "avx2"),
+        ("znver3", "", "avx2"),
+        ("skylake-avx512", "", "avx512"),
+        ("cascadelake", "", "vnni512"),
+        ("icelake-server", "-avx512vnni", "avx512"),
+        ("alderlake", "", "vnni256"),
+        ("haswell", "+avx512f,+avx512bw", "avx512"),
+        ("some-cpu-of-the-future", "", "generic"),
+        ("some-cpu-of-the-future", "+avx2", "avx2"),
+    ],
+)
+def test_default_is_the_best_of_the_target(jit_target, name: str, features: str, best: str):
+    jit_target(name, features)
+    assert isa.current() == best
+
+
+def test_name_alone_keeps_the_features_of_the_host(jit_target):
+    jit_target(None, None)
+    host = isa.target().features
+    jit_target("generic", None)
+    assert isa.target() == isa.Target("generic", host)
+
+
+def test_every_lesser_primitive_may_be_chosen(jit_target, monkeypatch: pytest.MonkeyPatch):
+    jit_target("sapphirerapids", "")
+    assert isa.available() == ("vnni512", "vnni256", "avx512", "avx2", "generic")
+    for name in isa.available():
+        monkeypatch.setenv(isa.ENVIRONMENT_VARIABLE, name)
+        assert isa.current() == name
+
+
+def test_primitive_that_the_target_lacks_is_refused(jit_target, monkeypatch: pytest.MonkeyPatch):
+    jit_target("haswell", "")
+    monkeypatch.setenv(isa.ENVIRONMENT_VARIABLE, "vnni512")
+    with pytest.raises(UsageError, match=r"'haswell'.*lacks avx512bw, avx512f, avx512vnni; .*avx2, generic"):
+        isa.current()
+
+
+def test_unknown_primitive_is_refused(jit_target, monkeypatch: pytest.MonkeyPatch):
+    jit_target("haswell", "")
+    monkeypatch.setenv(isa.ENVIRONMENT_VARIABLE, "avx1024")
+    with pytest.raises(UsageError, match="'avx1024' is unknown; choose one of vnni512, vnni256"):
+        isa.current()
+
+
+def environment_of(cpu: str, chosen: str, cache_dir: Path) -> dict[str, str]:
+    return {
+        **os.environ,
+        "NUMBA_CPU_NAME": cpu,
+        "NUMBA_CPU_FEATURES": "",
+        isa.ENVIRONMENT_VARIABLE: chosen,
+        "QCOMPILER_CACHE_DIR": str(cache_dir),
+        "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+    }
+
+
+@pytest.mark.skipif(not X86, reason="x86 instructions")
+@pytest.mark.parametrize(
+    ("cpu", "chosen", "dot", "forbidden"),
+    [
+        ("cascadelake", "vnni512", r"vpdpbusd\s.*%zmm", r"pmaddwd"),
+        ("cascadelake", "vnni256", r"vpdpbusd\s.*%ymm", r"pmaddwd"),
+        ("alderlake", "vnni256", r"vpdpbusd\s.*%ymm", r"pmaddwd|%zmm"),
+        ("skylake-avx512", "avx512", r"vpmaddwd\s.*%zmm", r"vpdpbusd"),
+        ("haswell", "avx2", r"vpmaddwd\s.*%ymm", r"vpdpbusd|%zmm"),
+        ("generic", "generic", r"\spmaddwd\s.*%xmm", r"vpdpbusd|%[yz]mm"),
+    ],
+)
+def test_instructions_of_each_primitive(tmp_path: Path, cpu: str, chosen: str, dot: str, forbidden: str):
+    """The target's code is only looked at: this CPU may be unable to run it."""
+    environment = environment_of(cpu, chosen, tmp_path)
+    command = [sys.executable, "-c", ASSEMBLY]
+    assembly = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
+    assert len(re.findall(dot, assembly)) >= 24
+    assert not re.search(forbidden, assembly)
+    assert not re.search("vpdpbusds|pmaddubsw", assembly)  # they saturate
+
+
+@pytest.mark.skipif(not X86, reason="x86 CPU names")
+@pytest.mark.parametrize(("cpu", "chosen"), [("generic", "generic"), ("haswell", "avx2"), ("cascadelake", "vnni512")])
+def test_kernels_of_a_lesser_target_are_exact(tmp_path: Path, cpu: str, chosen: str):
+    if chosen not in isa.available():
+        pytest.skip(f"this CPU cannot run {chosen}")
+    tests = Path(__file__).with_name("test_convolution_kernels.py")
+    command = [sys.executable, "-m", "pytest", "-q", "-o", "pythonpath=", str(tests), "-k", "not emulated"]
+    done = subprocess.run(
+        command, env=environment_of(cpu, chosen, tmp_path), capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout
