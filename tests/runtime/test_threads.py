@@ -85,6 +85,31 @@ def test_each_share_runs_once(slots: int, shares: int):
     assert program.is_exact
 
 
+@kernel("test_rotate", words=("source", "target"))
+def rotate(operands: int, share: int, shares: int) -> None:
+    """target[i] = source[i + 1] + 1, cyclically: each share reads what another one wrote before."""
+    source, target = load_s64(operands, 0), load_s64(operands, 1)
+    for i in range(SHARES * share // shares, SHARES * (share + 1) // shares):
+        store_s64(target, i, load_s64(source, (i + 1) % SHARES) + 1)
+
+
+@pytest.mark.usefixtures("processors")
+@pytest.mark.parametrize("slots", [2, 3, 8])
+def test_an_instruction_follows_all_shares_of_the_one_before(slots: int):
+    first, second = np.arange(SHARES), np.zeros(SHARES, np.int64)
+    steps = 50
+    there, back = (first.ctypes.data, second.ctypes.data), (second.ctypes.data, first.ctypes.data)
+    operands = np.array([there, back] * (steps // 2)).reshape(-1)
+    address = kernel_named("test_rotate").address
+    work = [Work(SHARES, 500_000.0)] * steps
+    schedule = threads.Schedule.of(work, [address] * steps, [2] * steps, slots)
+    context = threads.Context(schedule, operands, memory=(first, second))
+    for call in range(1, 301):
+        context.run()
+        done = call * steps
+        assert first.tolist() == [(i + done) % SHARES + done for i in range(SHARES)]
+
+
 def test_helpers_take_part(processors: int):
     program = counting(slots=8)
     deadline = time.monotonic() + 20
