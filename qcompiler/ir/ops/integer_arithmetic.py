@@ -138,5 +138,5 @@ class IntPRelu(IntegerOp):
         check_zero_point(operands[0], self.zp_in)
         check_result(self.dtype, self.zp_out, self.lo, self.hi)
         check_multiplier(self.positive_multiplier, self.positive_shift)
-        check_multiplier_vectors(operands, 1, channels, signed=True)
+        check_multiplier_vectors(operands, 1, channels)
         return (x.with_dtype(self.dtype),)

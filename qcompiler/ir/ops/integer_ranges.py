@@ -5,9 +5,11 @@ A kernel relies on them without checking; `qcompiler.numerics` says what they me
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from qcompiler.errors import VerifyError
 from qcompiler.ir.op import Operands
-from qcompiler.ir.types import AnyArray, DType, TensorType, format_shape
+from qcompiler.ir.types import DType, TensorType, format_shape
 
 MIN_MULTIPLIER, END_MULTIPLIER = 2**30, 2**31
 MIN_SHIFT, MAX_SHIFT = 2, 62
@@ -38,11 +40,10 @@ def check_result(dtype: DType, zero_point: int, lo: int, hi: int) -> None:
         raise VerifyError(f"clamp [{lo}, {hi}] is no range within [{low}, {high}] of {dtype}")
 
 
-def check_multiplier(multiplier: int, shift: int, *, signed: bool = False) -> None:
-    """Raise VerifyError unless M is 0 or in [2^30, 2^31), its negative too if `signed`, and the shift in [2, 62]."""
-    magnitude = abs(multiplier) if signed else multiplier
-    if magnitude and not MIN_MULTIPLIER <= magnitude < END_MULTIPLIER:
-        raise VerifyError(f"multiplier {multiplier} is neither 0 nor in [2^30, 2^31)")
+def check_multiplier(multiplier: int, shift: int) -> None:
+    """Raise VerifyError unless M is 0 or ±M in [2^30, 2^31), and the shift in [2, 62]."""
+    if multiplier and not MIN_MULTIPLIER <= abs(multiplier) < END_MULTIPLIER:
+        raise VerifyError(f"multiplier {multiplier} is neither 0 nor ± a number in [2^30, 2^31)")
     if not MIN_SHIFT <= shift <= MAX_SHIFT:
         raise VerifyError(f"shift {shift} lies outside [{MIN_SHIFT}, {MAX_SHIFT}]")
 
@@ -58,16 +59,18 @@ def check_sum_multipliers(operands: Sequence[TensorType], multipliers: Sequence[
         raise VerifyError(f"shift {shift} of a sum lies outside [1, {most}]")
 
 
-def check_multiplier_vectors(operands: Operands, index: int, length: int, *, signed: bool = False) -> None:
+def check_multiplier_vectors(operands: Operands, index: int, length: int) -> None:
     """Raise VerifyError unless operands `index` and `index + 1` are multipliers and shifts, s32[length]."""
     for position in (index, index + 1):
         check_vector(operands, position, length)
     multipliers, shifts = operands.constant(index), operands.constant(index + 1)
     if multipliers is None or shifts is None or not length:
         return
-    for extreme in _extremes(multipliers, signed=signed):
-        check_multiplier(extreme, int(shifts.min()), signed=signed)
-        check_multiplier(extreme, int(shifts.max()), signed=signed)
+    magnitudes = np.abs(multipliers.astype(np.int64))
+    magnitudes = magnitudes[magnitudes != 0]
+    for shift in (shifts.min(), shifts.max()):
+        check_multiplier(int(magnitudes.min(initial=END_MULTIPLIER - 1)), int(shift))
+        check_multiplier(int(magnitudes.max(initial=0)), int(shift))
 
 
 def check_vector(operands: Operands, index: int, length: int) -> None:
@@ -75,10 +78,3 @@ def check_vector(operands: Operands, index: int, length: int) -> None:
     check_dtype(operands, index, DType.S32)
     if operands[index].shape != (length,):
         raise VerifyError(f"operand {index} has shape {format_shape(operands[index].shape)}, expected [{length}]")
-
-
-def _extremes(multipliers: AnyArray, *, signed: bool) -> list[int]:
-    """The multipliers that can break the rule: the smallest and largest that are not 0."""
-    magnitudes = abs(multipliers.astype("int64")) if signed else multipliers
-    magnitudes = magnitudes[magnitudes != 0]
-    return [int(magnitudes.min()), int(magnitudes.max())] if magnitudes.size else [0]
