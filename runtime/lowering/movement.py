@@ -21,7 +21,7 @@ from qcompiler.ir.ops import (
 from qcompiler.ir.types import DType
 from qcompiler.runtime.kernels import movement as kernels
 from qcompiler.runtime.lowering.context import Lowering, lowers
-from qcompiler.runtime.lowering.geometry import contiguous_steps, merged_walk, split_at
+from qcompiler.runtime.lowering.geometry import Walk, contiguous_steps, merged_walk, split_at
 from qcompiler.runtime.program import Buffer, Operand
 
 _COPY_NS, _GATHER_NS, _ROW_NS = 0.05, 1.0, 8.0  # a byte in a row, an element out of order, a row
@@ -145,12 +145,17 @@ def _gather(
     """Let `result`, of the given sizes, walk the node's operand in the given steps from element `offset`."""
     source = lowering.buffer(node.operands[0])
     walk = merged_walk(sizes, steps, contiguous_steps(sizes))
-    itemsize, count = source.dtype.itemsize, math.prod(sizes)
+    count = math.prod(sizes)
     in_order = offset == 0 and walk.steps[0] == walk.steps[1] and count == math.prod(source.shape)
     if in_order and lowering.placed_in(result) is None:
         lowering.alias(result, lowering.build.view(source, result.name, lowering.shape(result)))
         return
-    out = lowering.result(result)
+    gather_into(lowering, node, source, lowering.result(result), walk, offset=offset)
+
+
+def gather_into(lowering: Lowering, node: Node, source: Buffer, out: Buffer, walk: Walk, *, offset: int = 0) -> None:
+    """Fill `out` by walking `source` in the steps of the walk's first row from element `offset`."""
+    itemsize, count = source.dtype.itemsize, math.prod(walk.sizes)
     if offset == 0 and _is_transposition(walk.sizes, walk.steps[0]):
         _transpose(lowering, node, source, out, walk.sizes)
         return

@@ -1,17 +1,18 @@
-"""Lowering of sliding windows, means and softmax over integers; max pooling of any dtype."""
+"""Lowering of sliding windows, means and softmax, over integers and over float32."""
 
 import math
 
-from qcompiler.ir import Node, Value
-from qcompiler.ir.ops import IntAveragePool, IntMean, IntSoftmax, MaxPool
+from qcompiler.ir import Node
+from qcompiler.ir.ops import AveragePool, IntAveragePool, IntMean, IntSoftmax, MaxPool, ReduceMean, Softmax
 from qcompiler.ir.ops.shapes import normalize_axis
 from qcompiler.ir.types import DType
 from qcompiler.runtime.kernels import float_pooling  # noqa: F401  # registers the kernels
 from qcompiler.runtime.kernels import pooling as kernels
 from qcompiler.runtime.kernels.arithmetic import DTYPE_CODES, SIGN_FLIP
 from qcompiler.runtime.lowering.context import Lowering, lowers, shares_for
-from qcompiler.runtime.lowering.geometry import split_at
-from qcompiler.runtime.program import Operand
+from qcompiler.runtime.lowering.geometry import contiguous_steps, merged_walk, split_at
+from qcompiler.runtime.lowering.movement import gather_into
+from qcompiler.runtime.program import Buffer, Operand
 
 _TAP_NS, _SLOW_TAP_NS, _RESULT_NS, _EXPONENTIAL_NS = 0.1, 3.0, 1.0, 20.0
 _CALL_NS = 5.0  # of the loop over the channels of a tap
@@ -76,7 +77,7 @@ def lower_max_pool(lowering: Lowering, node: Node, op: MaxPool) -> None:
 
 
 @lowers(IntAveragePool)
-def lower_average_pool(lowering: Lowering, node: Node, op: IntAveragePool) -> None:
+def lower_int_average_pool(lowering: Lowering, node: Node, op: IntAveragePool) -> None:
     """Multipliers are looked up by the count of each position."""
     geometry = window_words(
         lowering, node, layout=op.layout, kernel=op.kernel, strides=op.strides, pads=op.pads, dilations=op.dilations
@@ -90,6 +91,18 @@ def lower_average_pool(lowering: Lowering, node: Node, op: IntAveragePool) -> No
     words |= {"dtype_x": DTYPE_CODES[x.dtype], "dtype_out": DTYPE_CODES[out.dtype]}
     words |= {"zp_in": op.zp_in, "zp_out": op.zp_out, "lo": op.lo, "hi": op.hi}
     lowering.emit(node, "int_average_pool", words, scratch=("sums",), cost=cost, items=items)
+
+
+@lowers(AveragePool)
+def lower_average_pool(lowering: Lowering, node: Node, op: AveragePool) -> None:
+    """Element by element, float activations being NCHW."""
+    geometry = window_words(
+        lowering, node, layout="nchw", kernel=op.kernel, strides=op.strides, pads=op.pads, dilations=op.dilations
+    )
+    words: dict[str, Operand] = {"x": lowering.buffer(node.operands[0]), "out": lowering.result(node.result)}
+    words |= {**geometry, **counted_region(geometry, op.pads, include_pad=op.count_include_pad)}
+    items = geometry["batch"] * geometry["out_h"]
+    lowering.emit(node, "average_pool_f32", words, cost=window_cost(geometry, _RESULT_NS), items=items)
 
 
 def counted_region(geometry: dict[str, int], pads: tuple[int, ...], *, include_pad: bool) -> dict[str, int]:
@@ -106,10 +119,10 @@ def counted_region(geometry: dict[str, int], pads: tuple[int, ...], *, include_p
 
 
 @lowers(IntMean)
-def lower_mean(lowering: Lowering, node: Node, op: IntMean) -> None:
-    """A reduction of the middle axis of three."""
-    outer, length, inner = reduced_shape(lowering, node, node.operands[0], op.axes)
-    x, out = lowering.buffer(node.operands[0]), lowering.result(node.result)
+def lower_int_mean(lowering: Lowering, node: Node, op: IntMean) -> None:
+    """A reduction of the middle axis of three, in blocks of the inner one."""
+    x, (outer, length, inner) = middle_axis(lowering, node, op.axes)
+    out = lowering.result(node.result)
     blocks = outer * -(-inner // kernels.BLOCK)
     cost = outer * length * inner * (_TAP_NS if inner > 1 else _RESULT_NS) + outer * inner * _RESULT_NS
     words: dict[str, Operand] = {"x": x, "out": out, "outer": outer, "length": length, "inner": inner}
@@ -119,26 +132,36 @@ def lower_mean(lowering: Lowering, node: Node, op: IntMean) -> None:
     lowering.emit(node, "int_mean", words, scratch=("sums",), cost=cost, items=blocks)
 
 
-def reduced_shape(lowering: Lowering, node: Node, x: Value, axes: tuple[int, ...]) -> tuple[int, int, int]:
-    """The operand of a reduction as [outer, reduced, inner].
+@lowers(ReduceMean)
+def lower_mean(lowering: Lowering, node: Node, op: ReduceMean) -> None:
+    """As for integers, one element of the result after the other."""
+    x, (outer, length, inner) = middle_axis(lowering, node, op.axes)
+    words: dict[str, Operand] = {"x": x, "out": lowering.result(node.result)}
+    words |= {"outer": outer, "length": length, "inner": inner}
+    lowering.emit(node, "mean_f32", words, cost=outer * length * inner * _RESULT_NS, items=outer * inner)
 
-    Raises:
-        UnsupportedOpError: the axes (but for those of size 1) are no neighbours.
-    """
-    shape = lowering.shape(x)
-    chosen = {normalize_axis(axis, len(shape)) for axis in axes}
-    kept = [axis for axis, size in enumerate(shape) if size != 1]
-    reduced = [position for position, axis in enumerate(kept) if axis in chosen]
+
+def middle_axis(lowering: Lowering, node: Node, axes: tuple[int, ...]) -> tuple[Buffer, tuple[int, int, int]]:
+    """The operand of a reduction as [outer, reduced, inner], transposed to that if the axes are no neighbours."""
+    x = lowering.buffer(node.operands[0])
+    chosen = {normalize_axis(axis, len(x.shape)) for axis in axes}
+    long = [axis for axis, size in enumerate(x.shape) if size != 1]
+    reduced = [position for position, axis in enumerate(long) if axis in chosen]
+    sizes = [x.shape[axis] for axis in long]
     if not reduced:
-        return math.prod(shape), 1, 1
+        return x, (math.prod(sizes), 1, 1)
     first, end = reduced[0], reduced[-1] + 1
-    if end - first != len(reduced):
-        raise lowering.unsupported(node, f"the axes {sorted(chosen)} are not neighbours; transpose first")
-    return split_at([shape[axis] for axis in kept], first, end)
+    if end - first == len(reduced):
+        return x, split_at(sizes, first, end)
+    order = [*(axis for axis in range(len(sizes)) if axis not in reduced), *reduced]
+    steps, shape = contiguous_steps(sizes), [sizes[axis] for axis in order]
+    moved = lowering.build.tensor(f"{node.name}.transposed", x.dtype, shape)
+    gather_into(lowering, node, x, moved, merged_walk(shape, [steps[axis] for axis in order], contiguous_steps(shape)))
+    return moved, split_at(shape, len(shape) - len(reduced), len(shape))
 
 
 @lowers(IntSoftmax)
-def lower_softmax(lowering: Lowering, node: Node, op: IntSoftmax) -> None:
+def lower_int_softmax(lowering: Lowering, node: Node, op: IntSoftmax) -> None:
     """Row by row, whatever the axis."""
     x, out = lowering.buffer(node.operands[0]), lowering.result(node.result)
     axis = normalize_axis(op.axis, len(out.shape))
@@ -149,6 +172,18 @@ def lower_softmax(lowering: Lowering, node: Node, op: IntSoftmax) -> None:
     words |= {"dtype_x": DTYPE_CODES[x.dtype], "dtype_out": DTYPE_CODES[out.dtype], "one": op.one, "hi": op.hi}
     cost = outer * length * inner * _EXPONENTIAL_NS
     lowering.emit(node, "int_softmax", words, cost=cost, items=outer * inner)
+
+
+@lowers(Softmax)
+def lower_softmax(lowering: Lowering, node: Node, op: Softmax) -> None:
+    """As for integers."""
+    out = lowering.result(node.result)
+    axis = normalize_axis(op.axis, len(out.shape))
+    outer, length, inner = split_at(out.shape, axis, axis + 1)
+    words: dict[str, Operand] = {"x": lowering.buffer(node.operands[0]), "out": out}
+    words |= {"outer": outer, "length": length, "inner": inner}
+    cost = outer * length * inner * _EXPONENTIAL_NS
+    lowering.emit(node, "softmax_f32", words, cost=cost, items=outer * inner)
 
 
 def _sums(lowering: Lowering, node: Node, shares: int) -> Operand:

@@ -225,7 +225,14 @@ def test_average_pool(run_in_shares, dtypes, window, include, channels, data, se
 @pytest.mark.parametrize("dtypes", [(DType.U8, DType.U8), (DType.S8, DType.U8), (DType.S16, DType.S8)])
 @pytest.mark.parametrize(
     ("shape", "axes"),
-    [((3, 5, 4, 6), (1, 2)), ((2, 3, 3, 600), (1, 2)), ((2, 7, 9), (2,)), ((2, 7, 9), (0, 1, 2)), ((4, 1, 5), (0, 1))],
+    [
+        ((3, 5, 4, 6), (1, 2)),
+        ((2, 3, 3, 600), (1, 2)),
+        ((2, 7, 9), (2,)),
+        ((2, 7, 9), (0, 1, 2)),
+        ((4, 1, 5), (0, 1)),
+        ((3, 4, 5, 6), (0, 2)),
+    ],
 )
 @few
 @given(multiplier=multipliers, shift=st.integers(31, 38), data=st.data(), keepdims=st.booleans(), seed=seeds)
