@@ -4,6 +4,7 @@ Light to import: NumPy only.
 """
 
 from qcompiler.ir import ops
+from qcompiler.ir.compare import first_difference, graphs_equal
 from qcompiler.ir.graph import Graph, Node, Value
 from qcompiler.ir.op import Op, Quantization, Stage, op_class, op_classes, register_op
 from qcompiler.ir.parser import parse_graph
@@ -24,6 +25,8 @@ __all__ = [
     "Stage",
     "TensorType",
     "Value",
+    "first_difference",
+    "graphs_equal",
     "op_class",
     "op_classes",
     "ops",
