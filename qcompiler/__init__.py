@@ -17,11 +17,13 @@ if TYPE_CHECKING:
     from qcompiler.errors import QCompilerError
     from qcompiler.inference import InferenceSession
     from qcompiler.model import CompiledModel, load
+    from qcompiler.version import __version__
 
 __all__ = [
     "CompiledModel",
     "InferenceSession",
     "QCompilerError",
+    "__version__",
     "compile",
     "errors",
     "ir",
@@ -33,6 +35,7 @@ _HOMES = {
     "CompiledModel": "qcompiler.model",
     "InferenceSession": "qcompiler.inference",
     "QCompilerError": "qcompiler.errors",
+    "__version__": "qcompiler.version",
     "compile": "qcompiler.compiler",
     "load": "qcompiler.model",
 }

@@ -41,7 +41,7 @@ def encode(graph: Graph, summary: Mapping[str, Any], provenance: Mapping[str, An
             "index": _to_json(index),
             "constants": b"".join(blobs),
             "summary": _to_json(reproducible(summary)),
-            "provenance": _to_json(provenance),
+            "provenance": _to_json(dict(provenance)),
         }
     )
 

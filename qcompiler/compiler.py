@@ -20,6 +20,7 @@ from qcompiler.passes.expose_integer_io import ExposeIntegerIo
 from qcompiler.passes.prove_accumulators import prove
 from qcompiler.pipeline import pipeline_for
 from qcompiler.summary import evaluation_facts, pass_facts, structure_facts
+from qcompiler.version import __version__
 
 if TYPE_CHECKING:
     from onnx import ModelProto  # noqa: TID251  # for the annotation of the public function only
@@ -140,7 +141,7 @@ def compile(  # noqa: PLR0913  # the options of the command line, all but three 
         "model_sha256": model_sha256,
         "pipeline": format_pipeline(pipeline),
         "calibration_sha256": context.calibration_digest,
-        "versions": {name: version(name) for name in ("qcompiler", "onnx", "numpy")},
+        "versions": {"qcompiler": __version__} | {name: version(name) for name in ("onnx", "numpy")},
     }
     compiled = CompiledModel(graph, summary, provenance, tuple(context.remarks))
     summary["artifact_bytes"] = len(compiled.to_bytes())

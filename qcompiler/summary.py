@@ -59,7 +59,7 @@ def evaluation_facts(evaluation: Evaluation | None, origin: str) -> dict[str, An
 
 def pass_facts(results: Sequence[PassResult]) -> list[dict[str, Any]]:
     """Name, seconds and changed flag of each pass that ran."""
-    return [{"name": r.spec, "seconds": round(r.seconds, 4), "changed": r.changed} for r in results]
+    return [{"name": r.name, "seconds": round(r.seconds, 4), "changed": r.changed} for r in results]
 
 
 def reproducible(summary: Mapping[str, Any]) -> dict[str, Any]:

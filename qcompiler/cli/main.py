@@ -17,6 +17,7 @@ from qcompiler.cli.inspect_command import inspect_command
 from qcompiler.cli.passes_command import passes_command
 from qcompiler.cli.run_command import run_command
 from qcompiler.errors import InternalError, PassError, QCompilerError
+from qcompiler.version import __version__
 
 EXIT_USER_FAULT = 2
 EXIT_INTERNAL = 70
@@ -34,7 +35,7 @@ class AbbreviatingGroup(click.Group):
 
 
 @click.group(cls=AbbreviatingGroup, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(version("qcompiler"), prog_name="qcompile")
+@click.version_option(__version__, prog_name="qcompile")
 def cli() -> None:
     """Compile ONNX models to integer-only programs and run them.
 
@@ -89,8 +90,8 @@ def _complain(message: str) -> None:
 
 def _save_report(arguments: list[str]) -> str:
     """Save what reproduces the error being handled; returns a sentence that says where."""
-    versions = "\n".join(f"{name} {version(name)}" for name in ("qcompiler", "onnx", "numpy", "numba", "llvmlite"))
-    report = f"qcompile {' '.join(arguments)}\n\n{traceback.format_exc()}\n{versions}\npython {sys.version}\n"
+    versions = "\n".join(f"{name} {version(name)}" for name in ("onnx", "numpy", "numba", "llvmlite"))
+    report = f"qcompile {' '.join(arguments)}\n\n{traceback.format_exc()}\nqcompiler {__version__}\n{versions}\npython {sys.version}\n"
     try:
         descriptor, name = tempfile.mkstemp(prefix="qcompile-report-", suffix=".txt")
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:

@@ -1,4 +1,4 @@
-"""Broken models, wrong data and damaged artifacts, as a user meets them: one clear message, exit code 2, nothing lost."""
+"""Broken models, wrong data and damaged artifacts, as a user meets them: one message, exit code 2, nothing lost."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -87,7 +87,7 @@ def broken_models() -> dict[str, tuple[Callable[[Path, Path], object], list[str]
 
 
 @pytest.mark.parametrize("case", broken_models())
-def test_a_broken_model_is_refused(assets, here, capsys, case):
+def test_a_broken_model_is_refused(assets, capsys, case):
     make, words = broken_models()[case]
     make(Path("model.onnx"), assets / "digits_cnn.onnx")
     assert run(["model.onnx", "-o", "out.qc"]) == 2
