@@ -1,6 +1,5 @@
 """`calibrate`: run the observed graph over samples and fill the observers' ranges in."""
 
-import dataclasses
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -58,7 +57,7 @@ class Calibrate(Pass):
         for key, node in observers.items():
             found = statistics[key]
             low, high = choose_range(found, "minmax" if node.result in wide else method)
-            node.op = dataclasses.replace(node.op, low=low, high=high)
+            node.op = ops.Observe(key, low, high)
             self._report(node, found, context)
         context.calibration_digest = _digest(statistics)
         return True

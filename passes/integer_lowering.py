@@ -124,11 +124,11 @@ def result_fields(result: Quantized, clamp: tuple[float, float] | None = None) -
 
 Lowered = tuple[Op, Sequence[Value]]
 Lower = Callable[[Node, Lowering], Lowered]
-_LOWERINGS: dict[type[Op], Lower] = {}
+_LOWERINGS: dict[type, Lower] = {}
 _Function = TypeVar("_Function", bound=Lower)
 
 
-def lowers(*classes: type[Op]) -> Callable[[_Function], _Function]:
+def lowers(*classes: type) -> Callable[[_Function], _Function]:
     """Function decorator: the integer form of ops of these classes.
 
     Raises:
@@ -138,7 +138,7 @@ def lowers(*classes: type[Op]) -> Callable[[_Function], _Function]:
     def register(function: _Function) -> _Function:
         for cls in classes:
             if cls in _LOWERINGS:
-                raise PluginError(f"op {cls.name!r} is lowered by {_LOWERINGS[cls].__name__} already")
+                raise PluginError(f"op class {cls.__name__} has a lowering already")
             _LOWERINGS[cls] = function
         return function
 

@@ -102,8 +102,8 @@ def _keep_float(node: Node, lowering: Lowering) -> None:
             continue
         y = lowering.result(node, index)
         result.type = TensorType(DType.F32, result.type.shape)
-        op = ops.IntQuantize(y.dtype, y.quant.scale, y.quant.zero_point, y.quant.axis)
-        quantize = graph.add_node(op, [result], name=f"{node.name}_quantize_{index}", before=following)
+        boundary = ops.IntQuantize(y.dtype, y.quant.scale, y.quant.zero_point, y.quant.axis)
+        quantize = graph.add_node(boundary, [result], name=f"{node.name}_quantize_{index}", before=following)
         lowering.define(quantize.result, y.dtype, y.quant)
         graph.replace_uses(result, quantize.result, except_by=quantize)
 

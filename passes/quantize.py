@@ -60,8 +60,16 @@ class Quantize(Pass):
             case _:
                 pass
         if value.type.quant is None:
-            node.result.type = types.of(value)
-            node.op = ops.Quantize()
+            name = value.name
+            quantize = graph.add_node(
+                ops.Quantize(),
+                [value],
+                name=f"quantize_{name}",
+                result_types=[types.of(value)],
+                result_names=[f"{name}_quantized"],
+                before=node,
+            )
+            graph.replace_node(node, quantize.results)
         else:
             graph.replace_node(node, [value])
 
@@ -74,10 +82,10 @@ class Quantize(Pass):
                 result.type = TensorType(source.dtype, result.type.shape, source.quant)
             return
         if kind is Quantization.UNIFIED:
-            result = types.of(node.result)
+            wanted = types.of(node.result)
             for index, operand in enumerate(node.operands):
-                graph.set_operand(node, index, _with_parameters(graph, node, operand, result, constants))
-            node.result.type = result
+                graph.set_operand(node, index, _with_parameters(graph, node, operand, wanted, constants))
+            node.result.type = wanted
             return
         if kind is Quantization.ACCUMULATES:
             scales = constants.quantize_layer(node)

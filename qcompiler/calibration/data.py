@@ -142,7 +142,7 @@ class CalibrationSource:
             raise CalibrationDataError(
                 f"{origin}: array {name!r} has {array.shape[0]} rows, no multiple of the {rows} that the model takes"
             )
-        return array.shape[0] // rows
+        return int(array.shape[0]) // rows
 
     def _check_labels(self, piece: Piece, feeds: dict[str, AnyArray]) -> AnyArray | None:
         labels = piece.arrays.get(LABELS)

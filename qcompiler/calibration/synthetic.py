@@ -3,6 +3,7 @@
 import math
 
 import numpy as np
+import numpy.typing as npt
 
 from qcompiler.ir import AnyArray, DType, Graph
 from qcompiler.ir.types import bind_shape, split_dim
@@ -33,9 +34,9 @@ def synthetic_feeds(graph: Graph, sample: int) -> dict[str, AnyArray]:
     return feeds
 
 
-def _smooth(noise: AnyArray) -> AnyArray:
+def _smooth(noise: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """Running sums along the last two axes, scaled back to unit variance: noise of the 1/f kind."""
     walk = np.cumsum(np.cumsum(noise, axis=-1), axis=-2)
-    walk -= walk.mean()
+    walk = walk - walk.mean()
     deviation = math.sqrt(float(np.mean(np.square(walk))))
     return walk / deviation if deviation > 0 else walk

@@ -186,9 +186,7 @@ def test_nan_and_inf_name_file_array_and_sample(tmp_path: Path, value: float) ->
 
 def test_labels(tmp_path: Path) -> None:
     np.savez(tmp_path / "data.npz", image=images(4), labels=np.arange(3))
-    assert "'labels' is int64[3], expected one integer for each of the 4 samples" in fault(
-        tmp_path / "data.npz"
-    )
+    assert "'labels' is int64[3], expected one integer for each of the 4 samples" in fault(tmp_path / "data.npz")
     assert "float64[4]" in fault({"image": images(4), "labels": np.zeros(4)})
     half = [{"image": images(1), "labels": np.zeros(1, np.int64)}, {"image": images(1)}]
     assert "some of the data has 'labels' and some has not" in fault(half)

@@ -105,9 +105,7 @@ def test_methods_depend_on_the_statistics_alone(method: str) -> None:
 
 
 def test_unknown_and_duplicate_names_are_refused() -> None:
-    with pytest.raises(
-        UsageError, match="no calibration method 'best'; there are entropy, minmax, mse, percentile"
-    ):
+    with pytest.raises(UsageError, match="no calibration method 'best'; there are entropy, minmax, mse, percentile"):
         choose_range(of(NORMAL), "best")
     with pytest.raises(PluginError, match="'mse' is taken by mse"):
         calibration_method("mse")(lambda _: (0.0, 0.0))

@@ -71,7 +71,7 @@ def test_histogram_bins_hold_exactly_their_elements(values: np.ndarray) -> None:
 
 
 def test_bins_are_a_128th_of_their_magnitude_wide() -> None:
-    values = np.float32([3.0, -3.0, 5.0])
+    values = np.array([3.0, -3.0, 5.0], np.float32)
     histogram = collected(values).histogram()
     middle = histogram.high[1] - histogram.low[1]
     assert middle == 2.0 / 128
@@ -79,13 +79,13 @@ def test_bins_are_a_128th_of_their_magnitude_wide() -> None:
 
 
 def test_nan_and_infinities_are_counted_apart() -> None:
-    statistics = collected(np.float32([1.0, np.nan, np.inf, -np.inf, 2.0]))
+    statistics = collected(np.array([1.0, np.nan, np.inf, -np.inf, 2.0], np.float32))
     assert (statistics.count, statistics.nans, statistics.infinities) == (2, 1, 2)
     assert (statistics.minimum, statistics.maximum) == (1.0, 2.0)
 
 
 def test_negative_zero_counts_as_zero() -> None:
-    assert collected(np.float32([-0.0])) == collected(np.float32([0.0]))
+    assert collected(np.array([-0.0], np.float32)) == collected(np.array([0.0], np.float32))
 
 
 def test_an_outlier_takes_one_bin() -> None:

@@ -1,0 +1,169 @@
+"""`prove-accumulators`: no 32-bit accumulator can overflow, whatever the input."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from qcompiler.errors import AccumulatorOverflowError
+from qcompiler.ir import DType, Graph, Node, QuantParams, Stage, Value, ops
+from qcompiler.numerics import headroom_bits
+from qcompiler.pass_manager import Pass, PassContext, register_pass
+
+LARGEST_ACCUMULATOR = 2**31 - 1
+Bounds = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class AccumulatorProof:
+    """What is known of one node's accumulators.
+
+    Attributes:
+        node: the node's name.
+        channels: accumulators with a bound of their own: output channels, or 1.
+        bound: the largest |accumulator| over all of them.
+    """
+
+    node: str
+    channels: int
+    bound: int
+
+    @property
+    def headroom_bits(self) -> int:
+        """How often the bound can be doubled within 32 bits; negative: not proven."""
+        return headroom_bits(self.bound)
+
+    @property
+    def is_proven(self) -> bool:
+        return self.bound <= LARGEST_ACCUMULATOR
+
+
+@register_pass
+@dataclass(frozen=True)
+class ProveAccumulators(Pass):
+    """Bound every accumulator by its actual weights and the range of its operand.
+
+        max |x − z_x| · Σ|w| + |b| <= 2^31 − 1        for each output channel
+
+    Why: an int32 sum that wraps gives a plausible wrong number, and no test input need show it. The bound is on the
+    final sum; partial sums may wrap, which is exact modulo 2^32.
+
+    In the quantized stage a channel that breaks the bound is repaired: its weight scale doubles, its weights and bias
+    lose one bit, until the bound holds. In the integer stage, where bits must stay, it is refused.
+
+        w: s8{s}  bound 3·2^31                before
+        w: s8{4·s}, two bits fewer            after
+
+    Known limits: a bias alone beyond 32 bits is a fault of its own that `quantize` prevents.
+    """
+
+    name: ClassVar[str] = "prove-accumulators"
+    stages: ClassVar[frozenset[Stage]] = frozenset({Stage.QUANTIZED, Stage.INTEGER})
+
+    def run(self, graph: Graph, context: PassContext) -> bool:
+        if graph.stage is Stage.QUANTIZED:
+            repaired = [node for node in graph.nodes() if _repair(graph, node)]
+            for node in repaired:
+                context.remark(self, node, "some channels have coarser weights, or their sums could overflow")
+            graph.erase_unused_constants()
+            return bool(repaired)
+        broken = [proof for proof in prove(graph) if not proof.is_proven]
+        if broken:
+            names = ", ".join(f"'{proof.node}' (bound {proof.bound})" for proof in broken)
+            raise AccumulatorOverflowError(
+                f"32-bit accumulators could overflow at {names}: run 'prove-accumulators' before "
+                "'lower-to-integer' too, which repairs them"
+            )
+        return False
+
+
+def prove(graph: Graph) -> list[AccumulatorProof]:
+    """A proof for each accumulating node of an integer graph, proven or not, in execution order.
+
+    Convolutions and fully connected layers are bounded per output channel by their weights, pools and means by their
+    number of elements. Operand ranges are those of the producer's clamp, or of the dtype.
+    """
+    proofs = []
+    for node in graph.nodes():
+        bounds = _bounds(node)
+        if bounds is not None:
+            proofs.append(AccumulatorProof(node.name, len(bounds), int(bounds.max(initial=0))))
+    return proofs
+
+
+def _bounds(node: Node) -> Bounds | None:
+    """The largest |accumulator| of each output channel."""
+    match node.op:
+        case ops.IntConv(zp_in=zp) | ops.IntGemm(zp_in=zp):
+            weight, folded = (v.data for v in node.operands[1:3])
+            if weight is None or folded is None:
+                return np.full(1, np.iinfo(np.int64).max)  # nothing is known: never proven
+            rows = weight.reshape(len(weight), -1).astype(np.int64)
+            # The true bias lies in s32: undo the folding modulo 2^32.
+            bias = (folded.astype(np.int64) + zp * rows.sum(axis=1)).astype(np.uint64).astype(np.uint32)
+            magnitudes: Bounds = np.abs(bias.view(np.int32).astype(np.int64))
+            return magnitudes + _reach(node.operands[0], zp) * np.abs(rows).sum(axis=1)
+        case ops.IntMean(axes=axes, zp_in=zp):
+            sizes = [node.operands[0].type.shape[axis] for axis in axes]
+            count = np.prod([s for s in sizes if isinstance(s, int)], dtype=np.int64)
+            return np.array([_reach(node.operands[0], zp) * count])
+        case ops.IntAveragePool(kernel=kernel, zp_in=zp):
+            return np.array([_reach(node.operands[0], zp) * kernel[0] * kernel[1]])
+        case _:
+            return None
+
+
+def _reach(value: Value, zero_point: int) -> int:
+    """The largest |x − zero_point| of what the value can hold."""
+    low, high = value.type.dtype.limits
+    if value.producer is not None:
+        op = value.producer.op
+        low, high = max(low, getattr(op, "lo", low)), min(high, getattr(op, "hi", high))
+    return max(high - zero_point, zero_point - low, 0)
+
+
+def _repair(graph: Graph, node: Node) -> bool:
+    """Give channels of a quantized layer whose accumulators could overflow coarser weights; whether any did."""
+    if not isinstance(node.op, ops.Conv | ops.Gemm) or len(node.operands) < 2:
+        return False
+    x, weight = node.operands[:2]
+    bias = node.operands[2] if len(node.operands) > 2 else None
+    weight_quant = weight.type.quant
+    if x.type.quant is None or weight.data is None or weight_quant is None or weight_quant.is_per_tensor:
+        return False
+    rows = weight.data.reshape(len(weight.data), -1).astype(np.int64)
+    offsets = np.zeros(len(rows), np.int64) if bias is None or bias.data is None else bias.data.astype(np.int64)
+    low, high = x.type.dtype.limits
+    zero_point = x.type.quant.zero_point[0]
+    reach = max(high - zero_point, zero_point - low)
+    bits = np.zeros(len(rows), np.int64)
+    while (over := reach * np.abs(rows).sum(axis=1) + np.abs(offsets) > LARGEST_ACCUMULATOR).any():
+        bits += over
+        rows[over] = np.rint(rows[over] / 2)
+        offsets[over] = np.rint(offsets[over] / 2)
+    if not bits.any():
+        return False
+    _replace_weights(graph, node, rows.reshape(weight.data.shape), offsets, (2.0**bits).tolist())
+    return True
+
+
+def _replace_weights(
+    graph: Graph, node: Node, rows: npt.NDArray[np.int64], offsets: npt.NDArray[np.int64], factors: list[float]
+) -> None:
+    """New weight and bias constants, with the channels' scales multiplied by `factors`."""
+    for index, data in ((1, rows), (2, offsets)):
+        if index >= len(node.operands):
+            continue
+        old = node.operands[index]
+        dtype, quant = old.type.dtype, old.type.quant
+        if quant is None:
+            continue
+        scales = tuple(scale * factor for scale, factor in zip(quant.scale, factors, strict=True))
+        coarser = QuantParams(scales, quant.zero_point, quant.axis)
+        new = graph.add_constant(data.astype(dtype.numpy), old.name, quant=coarser)
+        graph.set_operand(node, index, new)
+    result = node.result.type
+    if result.dtype is DType.S32 and result.quant is not None:
+        scales = tuple(scale * factor for scale, factor in zip(result.quant.scale, factors, strict=True))
+        node.result.type = result.with_quant(QuantParams(scales, result.quant.zero_point, result.quant.axis))
