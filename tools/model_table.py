@@ -26,7 +26,7 @@ import numpy as np
 import numpy.typing as npt
 import peers
 
-Array = npt.NDArray[np.generic]
+Array = npt.NDArray[Any]
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 
@@ -172,8 +172,8 @@ def weight_share(model: Path) -> float:
     import onnx
 
     proto = onnx.load(str(model))
-    size = sum(onnx.numpy_helper.to_array(t).nbytes for t in proto.graph.initializer)
-    return size / proto.ByteSize()
+    size: int = sum(onnx.numpy_helper.to_array(t).nbytes for t in proto.graph.initializer)
+    return size / int(proto.ByteSize())
 
 
 def make_reference(entry: Entry, assets: Path, artifact: Path, path: Path) -> None:
@@ -182,12 +182,12 @@ def make_reference(entry: Entry, assets: Path, artifact: Path, path: Path) -> No
 
     graph = qcompiler.load(artifact).graph
     test = entry.samples(assets).test
-    arrays = {}
+    arrays: dict[str, Array] = {}
     for batch in batch_sizes(graph):
         feeds = {name: array[:batch] for name, array in test.items()}
         arrays |= {f"in/{batch}/{n}": a for n, a in feeds.items()}
         arrays |= {f"out/{batch}/{n}": a for n, a in qcompiler.reference.run(graph, feeds).items()}
-    np.savez(path, **arrays)  # type: ignore[arg-type]  # the stub takes the names for options
+    np.savez(path, **arrays)
 
 
 def batch_sizes(graph: Any) -> tuple[int, ...]:  # noqa: ANN401  # a qcompiler graph, imported only in the workers

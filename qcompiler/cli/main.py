@@ -91,7 +91,8 @@ def _complain(message: str) -> None:
 def _save_report(arguments: list[str]) -> str:
     """Save what reproduces the error being handled; returns a sentence that says where."""
     versions = "\n".join(f"{name} {version(name)}" for name in ("onnx", "numpy", "numba", "llvmlite"))
-    report = f"qcompile {' '.join(arguments)}\n\n{traceback.format_exc()}\nqcompiler {__version__}\n{versions}\npython {sys.version}\n"
+    versions = f"qcompiler {__version__}\n{versions}\npython {sys.version}"
+    report = f"qcompile {' '.join(arguments)}\n\n{traceback.format_exc()}\n{versions}\n"
     try:
         descriptor, name = tempfile.mkstemp(prefix="qcompile-report-", suffix=".txt")
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:

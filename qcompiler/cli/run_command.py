@@ -11,6 +11,8 @@ from qcompiler.cli.display import format_shape
 from qcompiler.container import write_atomically
 from qcompiler.ir import AnyArray
 
+_BATCH = 32
+
 
 @click.command("run")
 @click.argument("artifact", metavar="OUT.qc", type=click.Path(path_type=Path))
@@ -25,13 +27,14 @@ from qcompiler.ir import AnyArray
 @click.option("--output", metavar="OUT.npz", type=click.Path(path_type=Path), help="Where to save the outputs.")
 @click.option("--threads", type=click.IntRange(min=1), help="Threads (default: the usable physical cores).")
 def run_command(artifact: Path, data: Path, output: Path | None, threads: int | None) -> None:  # fmt: skip
-    """Run a compiled model on one batch of inputs."""
-    from qcompiler.calibration.data import read_arrays
+    """Run a compiled model on all samples of a file."""
+    from qcompiler.calibration.data import open_source
     from qcompiler.model import load
 
     model = load(artifact)
-    feeds = read_arrays(data, model.graph)
-    outputs = model.session(threads).run(feeds)
+    session = model.session(threads)
+    results = [session.run(batch.feeds) for batch in open_source(data, model.graph).batches(_BATCH)]
+    outputs = {name: np.concatenate([np.atleast_1d(r[name]) for r in results]) for name in results[0]}
     if output is not None:
         write_atomically(output, _npz(outputs))
     table = Table(title=f"{artifact.name} on {data.name}", title_justify="left")
@@ -51,5 +54,5 @@ def _npz(arrays: dict[str, AnyArray]) -> bytes:
     import io
 
     buffer = io.BytesIO()
-    np.savez(buffer, allow_pickle=False, **arrays)  # type: ignore[arg-type]  # the stub takes the names for options
+    np.savez(buffer, allow_pickle=False, **arrays)
     return buffer.getvalue()

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -33,7 +34,7 @@ def save_model(path: Path, nodes: list[onnx.NodeProto], constants: Arrays, opset
     path.write_bytes(model.SerializeToString())
 
 
-def conv(weight_channels: int = 2, **attributes: object) -> tuple[list[onnx.NodeProto], Arrays]:
+def conv(weight_channels: int = 2, **attributes: Any) -> tuple[list[onnx.NodeProto], Arrays]:
     weight = np.random.default_rng(0).normal(size=(3, weight_channels, 3, 3)).astype(np.float32)
     return [helper.make_node("Conv", ["x", "w"], ["y"], name="conv_1", **attributes)], {"w": weight}
 
@@ -235,7 +236,7 @@ def test_a_read_only_directory_is_refused_before_the_work(assets, here, capsys, 
 def test_run_names_wrong_inputs(assets, capsys, arrays, words):
     assert run([str(assets / "digits_cnn.onnx"), "-q", "-o", "good.qc"]) == 0
     capsys.readouterr()
-    np.savez("in.npz", **arrays)  # type: ignore[arg-type]  # the stub takes the names for options
+    np.savez("in.npz", **arrays)
     assert run(["run", "good.qc", "--input", "in.npz"]) == 2
     shown = capsys.readouterr().err
     for word in words:

@@ -51,7 +51,7 @@ def test_a_missing_section_is_refused(sections):
         decode(pack_sections(rest), "x")
 
 
-def altered(sections, **changes):
+def altered(sections: dict[str, bytes], **changes: bytes) -> bytes:
     """An artifact with other contents and matching checksums: only what it says can give it away."""
     return pack_sections(sections | changes)
 

@@ -49,14 +49,14 @@ def test_session_options_give_the_thread_count(model):
     assert qcompiler.InferenceSession(model.to_bytes(), Options(), threads=2)._session.threads == 2
 
 
-@pytest.mark.parametrize("providers", [["CUDAExecutionProvider"], [("CUDAExecutionProvider", {"device_id": 0})]])
+@pytest.mark.parametrize("providers", [["CUDAExecutionProvider"], [("CUDAExecutionProvider", {})]])
 def test_providers_without_the_cpu_are_refused(model, providers):
     with pytest.raises(UsageError, match="CPUExecutionProvider"):
         qcompiler.InferenceSession(model.to_bytes(), providers=providers)
 
 
 def test_providers_with_the_cpu_are_accepted(model):
-    providers = [("CUDAExecutionProvider", {}), "CPUExecutionProvider"]
+    providers: list[str | tuple[str, dict[str, str]]] = [("CUDAExecutionProvider", {}), "CPUExecutionProvider"]
     assert qcompiler.InferenceSession(model.to_bytes(), providers=providers).get_providers() == ["CPUExecutionProvider"]
 
 
