@@ -187,7 +187,7 @@ def make_reference(entry: Entry, assets: Path, artifact: Path, path: Path) -> No
         feeds = {name: array[:batch] for name, array in test.items()}
         arrays |= {f"in/{batch}/{n}": a for n, a in feeds.items()}
         arrays |= {f"out/{batch}/{n}": a for n, a in qcompiler.reference.run(graph, feeds).items()}
-    np.savez(path, **arrays)
+    np.savez(path, **arrays)  # type: ignore[arg-type]  # the stub takes the names for options
 
 
 def batch_sizes(graph: Any) -> tuple[int, ...]:  # noqa: ANN401  # a qcompiler graph, imported only in the workers
