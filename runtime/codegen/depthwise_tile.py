@@ -27,6 +27,7 @@ from qcompiler.runtime.codegen.vectors import (
     I8,
     I16,
     I64,
+    branch_back,
     constant,
     interleave,
     load,
@@ -117,7 +118,7 @@ def _emit_row(
         ):
             phi.add_incoming(start, before)
             phi.add_incoming(again, tap_loop)
-        builder.cbranch(builder.icmp_signed("<", following, tap_groups), tap_loop, tap_end)
+        branch_back(builder, builder.icmp_signed("<", following, tap_groups), tap_loop, tap_end)
         builder.position_at_end(tap_end)
         accs = new
     builder.branch(finish)
@@ -133,7 +134,7 @@ def _emit_row(
     ):
         phi.add_incoming(start, entry)
         phi.add_incoming(again, next_pixel)
-    builder.cbranch(builder.icmp_signed("<", following_pixel, pixels), loop, done)
+    branch_back(builder, builder.icmp_signed("<", following_pixel, pixels), loop, done)
 
 
 def _add_taps(

@@ -24,7 +24,7 @@ from qcompiler.runtime.codegen.rescale import (
     parameter,
     record_bytes,
 )
-from qcompiler.runtime.codegen.vectors import I8, I32, I64, constant, load, offset, shuffle, splat, store
+from qcompiler.runtime.codegen.vectors import I8, I32, I64, branch_back, constant, load, offset, shuffle, splat, store
 
 
 def channel_of(shape: TileShape, vector: int, lane: int) -> int:
@@ -117,11 +117,11 @@ def _accumulate(
             new[m, v] = p.dot(builder, acc[m, v], activations, vectors[v])
     next_byte = builder.add(at_byte, constant(4))
     next_weights = offset(builder, at_weights, shape.vectors * p.vector_bytes)
-    builder.cbranch(builder.icmp_signed("<", next_byte, last), loop, run_end)
+    branch_back(builder, builder.icmp_signed("<", next_byte, last), loop, run_end)
 
     builder.position_at_end(run_end)
     next_run = builder.add(run, constant(1))
-    builder.cbranch(builder.icmp_signed("<", next_run, run_count), run_loop, end)
+    branch_back(builder, builder.icmp_signed("<", next_run, run_count), run_loop, end)
 
     for phi, start, again in ((run, constant(0), next_run), (run_weights, weights, next_weights)):
         phi.add_incoming(start, entry)

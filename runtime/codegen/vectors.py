@@ -67,6 +67,19 @@ def clamp(builder: ir.IRBuilder, x: ir.Value, low: ir.Value, high: ir.Value) -> 
     return builder.select(builder.icmp_signed(">", x, high), high, x)
 
 
+def branch_back(builder: ir.IRBuilder, again: ir.Value, loop: ir.Block, after: ir.Block) -> None:
+    """Close a loop: on to `loop` if `again`, else to `after`.
+
+    LLVM is told not to unroll it: these bodies are long already, and it only adds to the time to compile.
+    """
+    branch = builder.cbranch(again, loop, after)
+    module = builder.module
+    disabled = module.add_metadata(["llvm.loop.unroll.disable"])
+    identity = ir.MDValue(module, [disabled], name=str(len(module.metadata)))
+    identity.operands = (identity, disabled)  # a loop's node begins with a reference to itself
+    branch.set_metadata("llvm.loop", identity)
+
+
 def call(builder: ir.IRBuilder, name: str, result: ir.Type, *arguments: ir.Value) -> ir.Value:
     """Call an LLVM intrinsic by its full name."""
     kind = ir.FunctionType(result, [argument.type for argument in arguments])
