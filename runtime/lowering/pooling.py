@@ -1,9 +1,9 @@
-"""Lowering of sliding windows, means and softmax, over integers and over float32."""
+"""Lowering of sliding windows, means and softmax over integers; max pooling of any dtype."""
 
 import math
 
 from qcompiler.ir import Node
-from qcompiler.ir.ops import AveragePool, IntAveragePool, IntMean, IntSoftmax, MaxPool, ReduceMean, Softmax
+from qcompiler.ir.ops import IntAveragePool, IntMean, IntSoftmax, MaxPool
 from qcompiler.ir.ops.shapes import normalize_axis
 from qcompiler.ir.types import DType
 from qcompiler.runtime.kernels import float_pooling  # noqa: F401  # registers the kernels
@@ -68,7 +68,7 @@ def lower_max_pool(lowering: Lowering, node: Node, op: MaxPool) -> None:
         words["flip"] = SIGN_FLIP[x.dtype]
         lowering.emit(node, "max_pool8", words, cost=window_cost(geometry, _TAP_NS), items=items)
     elif x.dtype is DType.F32:
-        lowering.emit(node, "max_pool_f32", words, cost=window_cost(geometry, _TAP_NS), items=items)
+        lowering.emit(node, "float_max_pool", words, cost=window_cost(geometry, _TAP_NS), items=items)
     elif x.dtype in DTYPE_CODES:
         words |= {"dtype": DTYPE_CODES[x.dtype], "least": x.dtype.limits[0]}
         lowering.emit(node, "max_pool", words, cost=window_cost(geometry, _SLOW_TAP_NS), items=items)
@@ -77,7 +77,7 @@ def lower_max_pool(lowering: Lowering, node: Node, op: MaxPool) -> None:
 
 
 @lowers(IntAveragePool)
-def lower_int_average_pool(lowering: Lowering, node: Node, op: IntAveragePool) -> None:
+def lower_average_pool(lowering: Lowering, node: Node, op: IntAveragePool) -> None:
     """Multipliers are looked up by the count of each position."""
     geometry = window_words(
         lowering, node, layout=op.layout, kernel=op.kernel, strides=op.strides, pads=op.pads, dilations=op.dilations
@@ -91,18 +91,6 @@ def lower_int_average_pool(lowering: Lowering, node: Node, op: IntAveragePool) -
     words |= {"dtype_x": DTYPE_CODES[x.dtype], "dtype_out": DTYPE_CODES[out.dtype]}
     words |= {"zp_in": op.zp_in, "zp_out": op.zp_out, "lo": op.lo, "hi": op.hi}
     lowering.emit(node, "int_average_pool", words, scratch=("sums",), cost=cost, items=items)
-
-
-@lowers(AveragePool)
-def lower_average_pool(lowering: Lowering, node: Node, op: AveragePool) -> None:
-    """Element by element, float activations being NCHW."""
-    geometry = window_words(
-        lowering, node, layout="nchw", kernel=op.kernel, strides=op.strides, pads=op.pads, dilations=op.dilations
-    )
-    words: dict[str, Operand] = {"x": lowering.buffer(node.operands[0]), "out": lowering.result(node.result)}
-    words |= {**geometry, **counted_region(geometry, op.pads, include_pad=op.count_include_pad)}
-    items = geometry["batch"] * geometry["out_h"]
-    lowering.emit(node, "average_pool_f32", words, cost=window_cost(geometry, _RESULT_NS), items=items)
 
 
 def counted_region(geometry: dict[str, int], pads: tuple[int, ...], *, include_pad: bool) -> dict[str, int]:
@@ -119,7 +107,7 @@ def counted_region(geometry: dict[str, int], pads: tuple[int, ...], *, include_p
 
 
 @lowers(IntMean)
-def lower_int_mean(lowering: Lowering, node: Node, op: IntMean) -> None:
+def lower_mean(lowering: Lowering, node: Node, op: IntMean) -> None:
     """A reduction of the middle axis of three, in blocks of the inner one."""
     x, (outer, length, inner) = middle_axis(lowering, node, op.axes)
     out = lowering.result(node.result)
@@ -130,15 +118,6 @@ def lower_int_mean(lowering: Lowering, node: Node, op: IntMean) -> None:
     words |= {"dtype_x": DTYPE_CODES[x.dtype], "dtype_out": DTYPE_CODES[out.dtype], "zp_in": op.zp_in}
     words |= {"multiplier": op.multiplier, "shift": op.shift, "zp_out": op.zp_out, "lo": op.lo, "hi": op.hi}
     lowering.emit(node, "int_mean", words, scratch=("sums",), cost=cost, items=blocks)
-
-
-@lowers(ReduceMean)
-def lower_mean(lowering: Lowering, node: Node, op: ReduceMean) -> None:
-    """As for integers, one element of the result after the other."""
-    x, (outer, length, inner) = middle_axis(lowering, node, op.axes)
-    words: dict[str, Operand] = {"x": x, "out": lowering.result(node.result)}
-    words |= {"outer": outer, "length": length, "inner": inner}
-    lowering.emit(node, "mean_f32", words, cost=outer * length * inner * _RESULT_NS, items=outer * inner)
 
 
 def middle_axis(lowering: Lowering, node: Node, axes: tuple[int, ...]) -> tuple[Buffer, tuple[int, int, int]]:
@@ -161,7 +140,7 @@ def middle_axis(lowering: Lowering, node: Node, axes: tuple[int, ...]) -> tuple[
 
 
 @lowers(IntSoftmax)
-def lower_int_softmax(lowering: Lowering, node: Node, op: IntSoftmax) -> None:
+def lower_softmax(lowering: Lowering, node: Node, op: IntSoftmax) -> None:
     """Row by row, whatever the axis."""
     x, out = lowering.buffer(node.operands[0]), lowering.result(node.result)
     axis = normalize_axis(op.axis, len(out.shape))
@@ -172,18 +151,6 @@ def lower_int_softmax(lowering: Lowering, node: Node, op: IntSoftmax) -> None:
     words |= {"dtype_x": DTYPE_CODES[x.dtype], "dtype_out": DTYPE_CODES[out.dtype], "one": op.one, "hi": op.hi}
     cost = outer * length * inner * _EXPONENTIAL_NS
     lowering.emit(node, "int_softmax", words, cost=cost, items=outer * inner)
-
-
-@lowers(Softmax)
-def lower_softmax(lowering: Lowering, node: Node, op: Softmax) -> None:
-    """As for integers."""
-    out = lowering.result(node.result)
-    axis = normalize_axis(op.axis, len(out.shape))
-    outer, length, inner = split_at(out.shape, axis, axis + 1)
-    words: dict[str, Operand] = {"x": lowering.buffer(node.operands[0]), "out": out}
-    words |= {"outer": outer, "length": length, "inner": inner}
-    cost = outer * length * inner * _EXPONENTIAL_NS
-    lowering.emit(node, "softmax_f32", words, cost=cost, items=outer * inner)
 
 
 def _sums(lowering: Lowering, node: Node, shares: int) -> Operand:
