@@ -1,11 +1,13 @@
-"""Float parameters in operand words, and the bit patterns that float algorithms work on."""
+"""Float parameters in operand words, bit patterns, and the two operations on NaN that plain comparisons get wrong."""
 
 import struct
 
 from llvmlite import ir
 from numba import types
 
+from qcompiler.runtime.codegen.float_tile import bounded
 from qcompiler.runtime.codegen.intrinsics import emitted
+from qcompiler.runtime.codegen.vectors import call
 
 _F32, _F64, _I32, _I64 = ir.FloatType(), ir.DoubleType(), ir.IntType(32), ir.IntType(64)
 
@@ -36,3 +38,15 @@ def double_of_bits(builder: ir.IRBuilder, bits: ir.Value) -> ir.Value:
 def bits_of_double(builder: ir.IRBuilder, value: ir.Value) -> ir.Value:
     """The bits of a float64."""
     return builder.bitcast(value, _I64)
+
+
+@emitted(types.float32, types.float32, types.float32, types.float32)
+def clamp_f32(builder: ir.IRBuilder, value: ir.Value, low: ir.Value, high: ir.Value) -> ir.Value:
+    """min(max(value, low), high); NaN stays NaN."""
+    return bounded(builder, value, low, high)
+
+
+@emitted(types.float32, types.float32, types.float32)
+def largest_f32(builder: ir.IRBuilder, a: ir.Value, b: ir.Value) -> ir.Value:
+    """The maximum; NaN if either is NaN."""
+    return call(builder, "llvm.maximum.f32", _F32, a, b)

@@ -1,21 +1,17 @@
-"""Sliding windows, means and softmax over float32.
-
-Sums are kept in double precision and run over the window in a fixed order, so that no result depends on the batch or on
-the number of threads.
-"""
-
-import math
+"""Sliding windows over float32; geometry as in `qcompiler.runtime.kernels.pooling`."""
 
 import numpy as np
+from numba import njit
 
+from qcompiler.runtime.kernels.float_bits import largest_f32
 from qcompiler.runtime.kernels.memory import load_f32, load_s64, store_f32
 from qcompiler.runtime.kernels.pooling import PARAMETERS, WINDOW_WORDS, counted_taps, end_tap, first_tap
 from qcompiler.runtime.kernels.registry import kernel
 
 
-@kernel("max_pool_f32", words=WINDOW_WORDS)
-def max_pool_f32(operands: int, share: int, shares: int) -> None:
-    """`max_pool` of float32; a window over padding alone gives minus infinity, one with a NaN gives NaN."""
+@kernel("float_max_pool", words=WINDOW_WORDS)
+def float_max_pool(operands: int, share: int, shares: int) -> None:
+    """`max_pool`; a window over padding alone gives minus infinity, one with a NaN gives NaN."""
     x, out, batch = load_s64(operands, 0), load_s64(operands, 1), load_s64(operands, 2)
     h, w, c = load_s64(operands, 3), load_s64(operands, 4), load_s64(operands, 5)
     out_h, out_w = load_s64(operands, 6), load_s64(operands, 7)
@@ -27,27 +23,37 @@ def max_pool_f32(operands: int, share: int, shares: int) -> None:
     for row in range(rows * share // shares, rows * (share + 1) // shares):
         n = row // out_h
         top = (row - n * out_h) * stride_h - pad_h
-        first_y, end_y = first_tap(top, dilation_h), end_tap(top, h, dilation_h, kernel_h)
-        for ox in range(out_w):
-            left = ox * stride_w - pad_w
-            first_x, end_x = first_tap(left, dilation_w), end_tap(left, w, dilation_w, kernel_w)
+        target = out + 4 * row * out_w * c
+        for i in range(out_w * c):
+            store_f32(target, i, np.float32(-np.inf))
+        for ky in range(first_tap(top, dilation_h), end_tap(top, h, dilation_h, kernel_h)):
+            line = x + 4 * (n * h + top + ky * dilation_h) * w * c
+            for kx in range(kernel_w):
+                # Positions whose tap kx lies in the line: taps and positions change roles.
+                left = kx * dilation_w - pad_w
+                first, end = first_tap(left, stride_w), end_tap(left, w, stride_w, out_w)
+                raise_line(target, line + 4 * left * c, first, end, stride_w, c)
+
+
+@njit(error_model="numpy", boundscheck=False)
+def raise_line(target: int, source: int, first: int, end: int, stride: int, c: int) -> None:
+    """``target[p] = max(target[p], source[p · stride])`` for pixels `first` ... `end` − 1 of c channels."""
+    if c == 1 and stride == 1:
+        for p in range(first, end):
+            store_f32(target, p, largest_f32(load_f32(target, p), load_f32(source, p)))
+    elif c == 1 and stride == 2:
+        for p in range(first, end):
+            store_f32(target, p, largest_f32(load_f32(target, p), load_f32(source, 2 * p)))
+    else:
+        for p in range(first, end):
             for i in range(c):
-                best = np.float32(-np.inf)
-                for ky in range(first_y, end_y):
-                    line = (n * h + top + ky * dilation_h) * w + left
-                    for kx in range(first_x, end_x):
-                        value = load_f32(x, (line + kx * dilation_w) * c + i)
-                        if not value <= best:
-                            best = value
-                store_f32(out, (row * out_w + ox) * c + i, best)
+                best = largest_f32(load_f32(target, p * c + i), load_f32(source, p * stride * c + i))
+                store_f32(target, p * c + i, best)
 
 
-@kernel(
-    "average_pool_f32",
-    words=(*WINDOW_WORDS, "count_top", "count_bottom", "count_left", "count_right"),
-)
-def average_pool_f32(operands: int, share: int, shares: int) -> None:
-    """`average_pool` of float32; a window over nothing gives 0."""
+@kernel("float_average_pool", words=(*WINDOW_WORDS, "count_top", "count_bottom", "count_left", "count_right"))
+def float_average_pool(operands: int, share: int, shares: int) -> None:
+    """`average_pool`, sums in double precision; a window over nothing gives 0."""
     x, out, batch = load_s64(operands, 0), load_s64(operands, 1), load_s64(operands, 2)
     h, w, c = load_s64(operands, 3), load_s64(operands, 4), load_s64(operands, 5)
     out_h, out_w = load_s64(operands, 6), load_s64(operands, 7)
@@ -75,40 +81,3 @@ def average_pool_f32(operands: int, share: int, shares: int) -> None:
                         total += load_f32(x, (line + kx * dilation_w) * c + i)
                 mean = total / counted if counted > 0 else 0.0
                 store_f32(out, (row * out_w + ox) * c + i, np.float32(mean))
-
-
-@kernel("mean_f32", words=("x", "out", "outer", "length", "inner"))
-def mean_f32(operands: int, share: int, shares: int) -> None:
-    """`reduce_mean` over the middle axis of [outer, length, inner]."""
-    x, out, outer = load_s64(operands, 0), load_s64(operands, 1), load_s64(operands, 2)
-    length, inner = load_s64(operands, 3), load_s64(operands, 4)
-    items = outer * inner
-    for item in range(items * share // shares, items * (share + 1) // shares):
-        row = item // inner
-        start = row * length * inner + item - row * inner
-        total = 0.0
-        for k in range(length):
-            total += load_f32(x, start + k * inner)
-        store_f32(out, item, np.float32(total / length))
-
-
-@kernel("softmax_f32", words=("x", "out", "outer", "length", "inner"))
-def softmax_f32(operands: int, share: int, shares: int) -> None:
-    """`softmax` along the middle axis of [outer, length, inner]."""
-    x, out, outer = load_s64(operands, 0), load_s64(operands, 1), load_s64(operands, 2)
-    length, inner = load_s64(operands, 3), load_s64(operands, 4)
-    items = outer * inner
-    for item in range(items * share // shares, items * (share + 1) // shares):
-        row = item // inner
-        start = row * length * inner + item - row * inner
-        largest = load_f32(x, start)
-        for k in range(1, length):
-            value = load_f32(x, start + k * inner)
-            if not value <= largest:
-                largest = value
-        total = 0.0
-        for k in range(length):
-            total += math.exp(load_f32(x, start + k * inner) - largest)
-        for k in range(length):
-            share_of_one = math.exp(load_f32(x, start + k * inner) - largest) / total
-            store_f32(out, start + k * inner, np.float32(share_of_one))

@@ -2,13 +2,22 @@
 
 `lower` runs the rules in execution order for given values of the symbolic dimensions. What does not depend on them, the
 packing of weights and tables, is kept in a `PackedModel`, so that another batch size costs a new plan only.
+Rules for float32 are in `float_*.py`, as their kernels are.
 """
 
 from collections.abc import Mapping
 
 from qcompiler.errors import UnsupportedOpError
 from qcompiler.ir import Graph
-from qcompiler.runtime.lowering import boundary, elementwise, integer_linear, pooling  # noqa: F401  # registers the rules
+from qcompiler.runtime.lowering import (  # noqa: F401  # registers the rules
+    boundary,
+    elementwise,
+    float_elementwise,
+    float_linear,
+    float_pooling,
+    integer_linear,
+    pooling,
+)
 from qcompiler.runtime.lowering.context import Lowering, PackedModel, lowers, rule_for
 from qcompiler.runtime.lowering.movement import place_concats
 from qcompiler.runtime.program import Program
