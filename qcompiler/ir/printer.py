@@ -38,7 +38,7 @@ def print_graph(graph: Graph, *, abbreviate: bool = False) -> str:
 
 def _body(graph: Graph, *, abbreviate: bool) -> Iterator[str]:
     for value in graph.inputs:
-        yield format_input(value)
+        yield format_input(value, abbreviate=abbreviate)
     for value in graph.constants():
         yield format_constant(value, abbreviate=abbreviate)
     for node in graph.nodes():
@@ -47,9 +47,9 @@ def _body(graph: Graph, *, abbreviate: bool) -> Iterator[str]:
         yield f"output {format_name(name)} = {format_value(value)}"
 
 
-def format_input(value: Value) -> str:
+def format_input(value: Value, *, abbreviate: bool = False) -> str:
     """The line of a graph input."""
-    return f"input {format_value(value)}: {format_type(value.type)}"
+    return f"input {format_value(value)}: {format_type(value.type, abbreviate=abbreviate)}"
 
 
 def format_constant(value: Value, *, abbreviate: bool = False) -> str:

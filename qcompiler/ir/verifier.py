@@ -199,7 +199,7 @@ def _source_lines(value: Value) -> Iterator[str]:
     if value.producer is not None:
         yield from _node_lines(value.producer)
         return
-    line = format_constant(value, abbreviate=True) if value.is_constant else format_input(value)
+    line = format_constant(value, abbreviate=True) if value.is_constant else format_input(value, abbreviate=True)
     yield f"  > {line}"
     for user in value.users[: 2 * _NEIGHBOURS]:
         yield f"    {format_node(user, abbreviate=True)}"
