@@ -103,7 +103,8 @@ def _bounds(node: Node) -> Bounds | None:
             # The true bias lies in s32: undo the folding modulo 2^32.
             bias = (folded.astype(np.int64) + zp * rows.sum(axis=1)).astype(np.uint64).astype(np.uint32)
             magnitudes: Bounds = np.abs(bias.view(np.int32).astype(np.int64))
-            return magnitudes + _reach(node.operands[0], zp) * np.abs(rows).sum(axis=1)
+            sums: Bounds = np.abs(rows).sum(axis=1)
+            return magnitudes + _reach(node.operands[0], zp) * sums
         case ops.IntMean(axes=axes, zp_in=zp):
             sizes = [node.operands[0].type.shape[axis] for axis in axes]
             count = np.prod([s for s in sizes if isinstance(s, int)], dtype=np.int64)

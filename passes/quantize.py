@@ -159,7 +159,7 @@ def _with_parameters(
     """The operand of a concatenation in the parameters of its result."""
     if operand.is_constant and wanted.quant is not None:
         return constants.quantized(operand, wanted.dtype, wanted.quant)
-    if operand.type.with_shape(()) == wanted.with_shape(()):
+    if (operand.type.dtype, operand.type.quant) == (wanted.dtype, wanted.quant):
         return operand
     return graph.add_node(
         ops.Requantize(),

@@ -36,7 +36,7 @@ def synthetic_feeds(graph: Graph, sample: int) -> dict[str, AnyArray]:
 
 def _smooth(noise: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """Running sums along the last two axes, scaled back to unit variance: noise of the 1/f kind."""
-    walk = np.cumsum(np.cumsum(noise, axis=-1), axis=-2)
+    walk: npt.NDArray[np.float64] = np.cumsum(np.cumsum(noise, axis=-1), axis=-2)
     walk = walk - walk.mean()
     deviation = math.sqrt(float(np.mean(np.square(walk))))
     return walk / deviation if deviation > 0 else walk
