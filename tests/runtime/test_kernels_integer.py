@@ -33,7 +33,7 @@ from qcompiler.ir.ops import (
 from qcompiler.numerics import quantize_add_multipliers, quantize_mean_multipliers, softmax_tables
 
 EIGHT, NARROW = (DType.U8, DType.S8), (DType.U8, DType.S8, DType.S16)
-few = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+few = settings(max_examples=25, suppress_health_check=[HealthCheck.too_slow])
 seeds = st.integers(0, 2**32 - 1)
 multipliers = st.one_of(st.just(2**30), st.just(2**31 - 1), st.integers(2**30, 2**31 - 1))
 
