@@ -13,7 +13,7 @@ from numba import types
 
 from qcompiler.runtime import isa
 from qcompiler.runtime.codegen.intrinsics import emitted
-from qcompiler.runtime.codegen.vectors import I64, call, constant, load, offset, splat, store, vector
+from qcompiler.runtime.codegen.vectors import I64, branch_back, call, constant, load, offset, splat, store, vector
 
 F32 = ir.FloatType()
 
@@ -228,7 +228,7 @@ def _loop(
     for phi, start, again in zip([index, *acc], [constant(0), *starts], [following, *new], strict=True):
         phi.add_incoming(start, entry)
         phi.add_incoming(again, body)
-    builder.cbranch(builder.icmp_signed("<", following, count), body, end)
+    branch_back(builder, builder.icmp_signed("<", following, count), body, end)
     builder.position_at_end(end)
     return new
 

@@ -15,7 +15,6 @@ from qcompiler.runtime.kernels import float_convolution as kernels
 from qcompiler.runtime.kernels import float_depthwise  # noqa: F401  # registers the kernel
 from qcompiler.runtime.kernels.float_bits import bits_of_f32
 from qcompiler.runtime.lowering.context import Lowering, lowers, shares_for
-from qcompiler.runtime.lowering.geometry import broadcast_steps
 from qcompiler.runtime.program import Buffer, Operand
 
 _MULTIPLY_NS = 0.02  # a multiply-add in a tile
@@ -71,11 +70,10 @@ def lower_matmul(lowering: Lowering, node: Node, op: MatMul) -> None:  # noqa: A
     out = lowering.result(node.result)
     *batch, rows, columns = out.shape
     depth = a.shape[-1]
-    index = np.indices(batch).reshape(len(batch), -1)
 
     def starts(shape: Sequence[int]) -> AnyArray:
-        steps = np.array(broadcast_steps((*shape[:-2], 1), len(batch) + 1)[:-1], np.int64)
-        return steps @ index * math.prod(shape[-2:])
+        matrices = np.arange(math.prod(shape[:-2])).reshape(shape[:-2])
+        return np.broadcast_to(matrices, batch).reshape(-1) * math.prod(shape[-2:])
 
     every = np.arange(math.prod(batch)) * rows * columns
     jobs = np.stack([starts(b.shape), starts(a.shape), np.zeros_like(every), every], 1)
@@ -87,9 +85,9 @@ def lower_matmul(lowering: Lowering, node: Node, op: MatMul) -> None:  # noqa: A
 
 @lowers(Gemm)
 def lower_gemm(lowering: Lowering, node: Node, op: Gemm) -> None:
-    weight = node.operands[1].data
-    if weight is None:
-        raise lowering.unsupported(node, f"its weight %{node.operands[1].name} is not a constant; use matmul")
+    weight, *biases = (value.data for value in node.operands[1:])
+    if weight is None or any(b is None for b in biases):
+        raise lowering.unsupported(node, "its weight and bias have to be constants; use matmul and add")
     x, out = lowering.buffer(node.operands[0]), lowering.result(node.result)
     features, depth = weight.shape
     rows = math.prod(x.shape[:-1])
@@ -106,8 +104,7 @@ def lower_gemm(lowering: Lowering, node: Node, op: Gemm) -> None:
 
     def pack_bias() -> AnyArray:
         filled = np.zeros(blocks * tile.width, np.float32)
-        if len(node.operands) > 2 and node.operands[2].data is not None:
-            filled[:features] = node.operands[2].data
+        filled[:features] = biases[0] if biases else 0
         return filled
 
     words: dict[str, Operand] = {"x": x, "out": out, "rows": rows, "depth": depth, "features": features}
