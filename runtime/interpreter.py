@@ -5,20 +5,19 @@ import threading
 import weakref
 from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from qcompiler.errors import RuntimeInputError, UsageError
 from qcompiler.ir.types import AnyArray, format_shape
 from qcompiler.runtime.cores import usable_cores, usable_processors
 from qcompiler.runtime.kernels.registry import Progress, compile_kernels, kernel_named, registered_kernels
 from qcompiler.runtime.planner import Placement, place
-from qcompiler.runtime.program import Buffer, Port, Program, Storage, dense_bytes, empty_aligned
+from qcompiler.runtime.program import Buffer, Program, Storage, empty_aligned
 from qcompiler.runtime.threads import Context, Schedule, compile_loops
 from qcompiler.runtime.verify import verify_placement, verify_program
 
-Words = npt.NDArray[np.int64]
 Shapes = tuple[tuple[int, ...], ...]
 
 
@@ -115,13 +114,13 @@ class _OperandTable:
     Attributes:
         template: s64[words]: integers and addresses of constants in place, the rest 0.
         arena: positions, s64[n], of words in the arena, and their offsets, s64[n].
-        ports: root buffer of an input or output -> positions and offsets in the caller's array.
+        ports: root buffer of an input or output -> positions of words, and their offsets in the caller's array.
     """
 
     def __init__(self, program: Program, placement: Placement) -> None:
         words: list[int] = []
         arena: list[tuple[int, int]] = []
-        ports: dict[int, list[tuple[int, int]]] = {}
+        self.ports: dict[int, list[tuple[int, int]]] = {}
         for instruction in program.instructions:
             for word in kernel_named(instruction.kernel).words:
                 operand = instruction.operands[word]
@@ -136,70 +135,75 @@ class _OperandTable:
                     case Storage.ARENA:
                         arena.append((position, placement.offsets[root] + offset))
                     case Storage.INPUT | Storage.OUTPUT:
-                        ports.setdefault(root, []).append((position, offset))
+                        self.ports.setdefault(root, []).append((position, offset))
         self.template = np.array(words, np.int64)
-        self.arena = _columns(arena)
-        self.ports = {root: _columns(places) for root, places in ports.items()}
+        self.arena = np.array(arena, np.int64).reshape(-1, 2).T
+
+
+@dataclass(frozen=True, slots=True)
+class _Result:
+    """How an output comes out of the memory of its root buffer, precomputed because each call needs it.
+
+    Attributes:
+        is_owner: it is the one result that may keep the memory; others are copies.
+    """
+
+    root: int
+    is_owner: bool
+    shape: tuple[int, ...]
+    dtype: np.dtype[np.generic]
+    offset: int
+
+    @staticmethod
+    def all_of(program: Program) -> "list[_Result]":
+        owned: set[int] = set()
+        results: list[_Result] = []
+        for port in program.outputs:
+            buffer, root = port.buffer, port.buffer.root
+            is_owner = program.storage(root) is Storage.OUTPUT and root.id not in owned
+            if is_owner:
+                owned.add(root.id)
+            results.append(_Result(root.id, is_owner, buffer.shape, buffer.dtype.numpy, buffer.root_offset))
+        return results
+
+    def taken_from(self, memory: AnyArray) -> AnyArray:
+        array: AnyArray = np.ndarray(self.shape, self.dtype, memory, self.offset)
+        return array if self.is_owner else array.copy()
 
 
 class _Instance:
     """What one call at a time needs: an arena, the operand words with its addresses, counters for helpers."""
 
     def __init__(self, program: Program, placement: Placement, table: _OperandTable, schedule: Schedule) -> None:
-        self._program = program
-        self._placement = placement
-        self._table = table
-        self._arena = empty_aligned(placement.peak_bytes)
-        self._words = self._table.template.copy()
-        positions, offsets = self._table.arena
-        self._words[positions] = self._arena.ctypes.data + offsets
-        self._context = Context(schedule, self._words, memory=(program, self._arena))
+        self._ports = table.ports
+        self._inputs = [port.buffer.id for port in program.inputs]
+        self._results = _Result.all_of(program)
+        self._sizes = {r.root: program.buffers[r.root].nbytes for r in self._results if r.is_owner}
+        arena = empty_aligned(placement.peak_bytes)
+        self._words = table.template.copy()
+        positions, offsets = table.arena
+        self._words[positions] = arena.ctypes.data + offsets
+        self._context = Context(schedule, self._words, memory=(program, arena))
+        self._fixed: dict[int, AnyArray] = {}  # memory of outputs that the caller does not bring
+        for result in self._results:
+            if result.root in program.constants:
+                self._fixed[result.root] = program.constants[result.root]
+            elif result.root in placement.offsets:
+                offset = placement.offsets[result.root]
+                self._fixed[result.root] = arena[offset : offset + program.buffers[result.root].nbytes]
 
     def run(self, arrays: Sequence[AnyArray]) -> list[AnyArray]:
         """Run the program on contiguous arrays of the right dtypes and shapes."""
-        memory: dict[int, AnyArray] = {}  # root buffer -> its bytes
-        for port, array in zip(self._program.inputs, arrays, strict=True):
-            memory[port.buffer.id] = array
-            self._point(port.buffer.id, array)
-        for port in self._program.outputs:
-            root = port.buffer.root
-            if root.id not in memory and self._program.storage(root) is Storage.OUTPUT:
-                memory[root.id] = empty_aligned(root.nbytes)
-                self._point(root.id, memory[root.id])
+        memory = dict(zip(self._inputs, arrays, strict=True))
+        for root, nbytes in self._sizes.items():
+            memory[root] = empty_aligned(nbytes)
+        for root, array in memory.items():
+            address = array.ctypes.data
+            for position, offset in self._ports.get(root, ()):
+                self._words[position] = address + offset
+        memory.update(self._fixed)
         self._context.run()
-        given: set[int] = set()  # buffers whose memory is a result already
-        return [self._result(port, memory, given) for port in self._program.outputs]
-
-    def _point(self, root: int, array: AnyArray) -> None:
-        """Let the operand words of a port's buffer point into `array`."""
-        places = self._table.ports.get(root)
-        if places is not None:
-            positions, offsets = places
-            self._words[positions] = array.ctypes.data + offsets
-
-    def _result(self, port: Port, memory: dict[int, AnyArray], given: set[int]) -> AnyArray:
-        buffer, root = port.buffer, port.buffer.root
-        storage = self._program.storage(root)
-        if storage is Storage.CONSTANT:
-            owner = self._program.constants[root.id]
-        elif storage is Storage.ARENA:
-            offset = self._placement.offsets[root.id]
-            owner = self._arena[offset : offset + root.nbytes]
-        else:
-            owner = memory[root.id]
-        start, _ = buffer.extent
-        dense = dense_bytes(buffer.dtype, buffer.shape)
-        elements = owner.reshape(-1).view(np.uint8)[start : start + dense]
-        array = elements.view(buffer.dtype.numpy).reshape(buffer.shape)
-        if storage is Storage.OUTPUT and root.id not in given:
-            given.add(root.id)
-            return array
-        return array.copy()
-
-
-def _columns(pairs: Sequence[tuple[int, int]]) -> tuple[Words, Words]:
-    columns = np.array(pairs, np.int64).reshape(-1, 2)
-    return columns[:, 0].copy(), columns[:, 1].copy()
+        return [result.taken_from(memory[result.root]) for result in self._results]
 
 
 class PlanCache:
