@@ -110,7 +110,18 @@ class Builder:
         elif kind == "add":
             self.add(IntAdd(DType.U8, 100, 100, 700_000, -900_000, 20, 100, 5, 250), x, y)
         elif kind == "gate":
-            gate = self.add(IntMean((1, 2), True, DType.U8, 100, 2**30 + 99, 33, 100, 0, 255), x)
+            average = IntMean(
+                (1, 2),
+                keepdims=True,
+                dtype=DType.U8,
+                zp_in=100,
+                multiplier=2**30 + 99,
+                shift=33,
+                zp_out=100,
+                lo=0,
+                hi=255,
+            )
+            gate = self.add(average, x)
             self.add(IntMul(DType.U8, 100, 90, 2**30 + 5, 36, 100, 0, 255), x, gate)
         elif kind == "table":
             self.add(IntLut(), x, constants=[self.rng.integers(0, 256, 256).astype(np.uint8)])
