@@ -1,0 +1,157 @@
+"""`fold-batch-norm`: scales and shifts per channel go into the weights before them."""
+
+import dataclasses
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from qcompiler.ir import Graph, Node, Stage, Value, ops
+from qcompiler.ir.rewrite import Refusal, apply_rewrite, other_users, producer_of
+from qcompiler.pass_manager import PassContext, RewritePass, register_pass
+from qcompiler.passes.channel_affine import ChannelAffine, Vector, batch_norm_affine, channel_affine
+
+
+@dataclass(frozen=True, slots=True)
+class Folding:
+    """`node` is `affine` on the result of `linear`, a conv or gemm."""
+
+    node: Node
+    linear: Node
+    affine: ChannelAffine | None
+
+
+@register_pass
+@dataclass(frozen=True)
+class FoldBatchNorm(RewritePass[Folding]):
+    """Fold batch normalization, and sums and products with per-channel constants, into the conv or gemm before.
+
+    Why: at inference they are a scale and a shift per channel, which weights and bias take for nothing.
+
+    Algebra, per output channel c, with g = γ/σ, σ = sqrt(variance + ε):
+    W'[c, ...] = W[c, ...] · g[c],  b'[c] = (b[c] − mean[c]) · g[c] + β[c]; for x · s + t: g = s, mean = 0, β = t.
+    Computed in float64, rounded once.
+
+        c = conv(x, W, b); y = batch_normalization(c, gamma, beta, mean, variance)          before
+        y = conv(x, W', b')                                                                 after
+
+    A batch normalization that cannot be folded becomes a depthwise 1×1 conv with the weights g and the bias
+    β − mean · g, which quantizes without loss of scale: one weight per channel is ±127 times its own scale. On [N, C]
+    reshapes are put around it.
+
+    Known limits: folds backwards only, so a normalization *before* a conv becomes that depthwise conv.
+    """
+
+    name: ClassVar[str] = "fold-batch-norm"
+    stages: ClassVar[frozenset[Stage]] = frozenset({Stage.FLOAT})
+
+    def run(self, graph: Graph, context: PassContext) -> bool:
+        changed = False
+        while True:
+            refusals: list[Refusal] = []
+            changed |= apply_rewrite(graph, self, refusals.append) > 0
+            reasons = {refusal.node: refusal.reason for refusal in refusals}
+            converted = [node for node in graph.nodes() if _becomes_conv(node)]
+            for node in converted:
+                before = reasons.get(node, f"its input {node.operands[0]!r} is no result of a conv or gemm")
+                context.remark(self, node, f"not folded but made a depthwise conv: {before}")
+                _make_depthwise(graph, node)
+            if not converted:
+                break
+            # What follows the new convs can be folded into them.
+            changed = True
+        for refusal in refusals:
+            context.remark(self, refusal.node, refusal.reason)
+        if changed:
+            graph.erase_unused_constants()
+        return changed
+
+    def match(self, node: Node) -> Folding | None:
+        for operand in node.operands[:2]:
+            linear = producer_of(operand, ops.Conv, ops.Gemm)
+            if linear is not None and _is_arithmetic_with_constants(node, operand):
+                axis = 1 if isinstance(linear.op, ops.Conv) else operand.type.rank - 1
+                return Folding(node, linear, channel_affine(node, axis))
+        return None
+
+    def check(self, graph: Graph, match: Folding) -> str | None:
+        del graph
+        linear, affine = match.linear, match.affine
+        if affine is None:
+            return f"its constants are not one number per output channel of '{linear.name}'"
+        if not (np.isfinite(affine.scale).all() and np.isfinite(affine.shift).all()):
+            return "its scale or shift is not finite: a variance is negative, or a parameter NaN or infinite"
+        if _clamp_of(linear) is not None:
+            return f"its input '{linear.name}' has a clamp in between"
+        users = other_users(linear.result, match.node)
+        if users is not None:
+            return f"its input '{linear.name}' is also used by {users}"
+        if not all(operand.is_constant for operand in linear.operands[1:]):
+            return f"the weight or bias of its input '{linear.name}' is computed at run time"
+        return None
+
+    def rewrite(self, graph: Graph, match: Folding) -> None:
+        linear, affine = match.linear, match.affine
+        if affine is None:
+            return
+        x, weight, *bias = linear.operands
+        scaled = np.asarray(weight.data) * affine.scale.reshape(-1, *[1] * (weight.type.rank - 1))
+        shift = affine.shift + (np.asarray(bias[0].data) * affine.scale if bias else 0)
+        _set_linear(graph, linear, x, scaled, shift)
+        if isinstance(linear.op, ops.Conv | ops.Gemm):
+            linear.op = dataclasses.replace(linear.op, clamp=affine.clamp)
+        graph.replace_node(match.node, [linear.result])
+
+
+def _is_arithmetic_with_constants(node: Node, activation: Value) -> bool:
+    others = [operand for operand in node.operands if operand is not activation]
+    match node.op:
+        case ops.BatchNormalization():
+            return activation is node.operands[0]
+        case ops.Add() | ops.Sub() | ops.Mul():
+            return len(others) == 1 and others[0].is_constant
+        case ops.Div():
+            return others == [node.operands[1]] and others[0].is_constant
+        case _:
+            return False
+
+
+def _clamp_of(linear: Node) -> ops.linear.Clamp:
+    return linear.op.clamp if isinstance(linear.op, ops.Conv | ops.Gemm) else None
+
+
+def _set_linear(graph: Graph, node: Node, x: Value, weight: Vector, bias: Vector) -> None:
+    old = node.operands[1:3]
+    names = [v.name for v in old] if len(old) == 2 else [f"{node.name}.weight", f"{node.name}.bias"]
+    arrays = (weight.astype(np.float32), bias.astype(np.float32))
+    graph.set_operands(node, [x, *(graph.add_constant(a, n) for a, n in zip(arrays, names, strict=True))])
+
+
+def _becomes_conv(node: Node) -> bool:
+    if not isinstance(node.op, ops.BatchNormalization) or not isinstance(node.operands[0].type.shape[1], int):
+        return False
+    affine = batch_norm_affine(node)
+    return affine is not None and bool(np.isfinite(affine.scale).all() and np.isfinite(affine.shift).all())
+
+
+def _make_depthwise(graph: Graph, node: Node) -> None:
+    x = node.operands[0]
+    affine = batch_norm_affine(node)
+    if affine is None:
+        return
+    channels = len(affine.scale)
+    shape = x.type.shape if x.type.rank > 2 else (*x.type.shape, 1, 1)
+    n = len(shape) - 2
+    op = ops.Conv((1,) * n, (0,) * (2 * n), (1,) * n, group=channels)
+    weight, bias = affine.scale.reshape(-1, 1, *[1] * n), affine.shift
+    if x.type.rank > 2:
+        node.op = op
+        _set_linear(graph, node, x, weight, bias)
+        return
+    image = graph.add_node(ops.Reshape(shape), [x], name=f"{node.name}.image", before=node)
+    parameters = [
+        graph.add_constant(a.astype(np.float32), f"{node.name}.{n}") for a, n in ((weight, "weight"), (bias, "bias"))
+    ]
+    conv = graph.add_node(op, [image.result, *parameters], name=f"{node.name}.conv", before=node)
+    node.op = ops.Reshape(x.type.shape)
+    graph.set_operands(node, [conv.result])

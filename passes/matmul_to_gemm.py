@@ -1,0 +1,103 @@
+"""`matmul-to-gemm`: products with a constant matrix become fully connected layers."""
+
+import dataclasses
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from qcompiler.ir import AnyArray, Graph, Node, Stage, Value, ops
+from qcompiler.ir.rewrite import other_users, producer_of, split_constant_operand
+from qcompiler.pass_manager import RewritePass, register_pass
+
+
+@dataclass(frozen=True, slots=True)
+class Product:
+    """A matmul with a constant operand."""
+
+    node: Node
+
+
+@dataclass(frozen=True, slots=True)
+class Sum:
+    """`node` adds the constant `bias` to the result of `gemm`, which has none yet."""
+
+    node: Node
+    gemm: Node
+    bias: AnyArray
+
+
+@register_pass
+@dataclass(frozen=True)
+class MatMulToGemm(RewritePass[Product | Sum]):
+    """Turn a matmul by a constant into a gemm, and the addition of a constant vector after it into its bias.
+
+    Why: gemm is what accumulates in integers with constant weights, one scale per output channel.
+
+    Algebra: x[..., k] · B[k, m] + b[m] = gemm(x, W, b) with W[m, k] = Bᵀ.
+
+        p = matmul(x, B); y = add(p, b)          before
+        y = gemm(x, W, b)                        after
+
+    Known limits: a constant left operand, or a stack of different matrices, stays a matmul.
+    """
+
+    name: ClassVar[str] = "matmul-to-gemm"
+    stages: ClassVar[frozenset[Stage]] = frozenset({Stage.FLOAT})
+
+    def match(self, node: Node) -> Product | Sum | None:
+        if isinstance(node.op, ops.MatMul):
+            return Product(node) if any(operand.is_constant for operand in node.operands) else None
+        pair = split_constant_operand(node) if isinstance(node.op, ops.Add) else None
+        if pair is None:
+            return None
+        gemm = producer_of(pair[0], ops.Gemm)
+        bias = pair[1].data
+        return Sum(node, gemm, bias) if gemm is not None and len(gemm.operands) == 2 and bias is not None else None
+
+    def check(self, graph: Graph, match: Product | Sum) -> str | None:
+        del graph
+        return _check_product(match.node) if isinstance(match, Product) else _check_sum(match)
+
+    def rewrite(self, graph: Graph, match: Product | Sum) -> None:
+        node = match.node
+        match match:
+            case Product():
+                x, matrix = node.operands
+                weight = _rows(matrix).T
+                node.op = ops.Gemm()
+                graph.set_operands(node, [x, graph.add_constant(weight, matrix.name)])
+            case Sum(gemm=gemm, bias=bias):
+                clamp = node.op.clamp if isinstance(node.op, ops.Add) else None
+                gemm.op = dataclasses.replace(ops.Gemm(), clamp=clamp)
+                graph.set_operands(gemm, [*gemm.operands, graph.add_constant(bias.reshape(-1), f"{gemm.name}.bias")])
+                graph.replace_node(node, [gemm.result])
+
+
+def _check_product(node: Node) -> str | None:
+    x, matrix = node.operands
+    if not matrix.is_constant:
+        return f"its constant operand {x!r} is on the left"
+    if any(d != 1 for d in matrix.type.shape[:-2]) or matrix.type.rank > max(2, x.type.rank):
+        return f"its constant {matrix!r} is a stack of matrices"
+    return None
+
+
+def _check_sum(match: Sum) -> str | None:
+    gemm = match.gemm
+    if gemm.op != ops.Gemm():
+        return f"its input '{gemm.name}' has a clamp before the addition"
+    users = other_users(gemm.result, match.node)
+    if users is not None:
+        return f"its input '{gemm.name}' is also used by {users}"
+    outputs = gemm.result.type.shape[-1]
+    if match.bias.size != outputs or match.bias.shape[-1] != outputs:
+        return f"its constant is not one number for each of the {outputs} outputs of '{gemm.name}'"
+    if match.node.result.type.shape != gemm.result.type.shape:
+        return f"it also broadcasts the result of '{gemm.name}'"
+    return None
+
+
+def _rows(matrix: Value) -> AnyArray:
+    data = np.asarray(matrix.data)
+    return data.reshape(data.shape[-2:])
