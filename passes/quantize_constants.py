@@ -23,7 +23,7 @@ class ConstantQuantizer:
         """The constant in `dtype` with those parameters, half up."""
         key = (constant, dtype, quant)
         if key not in self._made:
-            data = quantize_real(_elements(constant), dtype, quant)
+            data = np.asarray(quantize_real(_elements(constant), dtype, quant))
             self._made[key] = self._graph.add_constant(data, f"{constant.name}_{dtype}", quant=quant)
         return self._made[key]
 
