@@ -8,64 +8,32 @@ from qcompiler.errors import UsageError
 from qcompiler.pass_manager import Pass, parse_pipeline
 from qcompiler.suggestions import did_you_mean
 
+_CLEAN = ("remove-identities", "fold-constants", "common-subexpressions", "dead-code")
+_FOLD = ("replace-division", "matmul-to-gemm", "fold-batch-norm", "fold-pad", "fuse-activation")
 _QUANTIZE = ("insert-observers", "calibrate", "propagate-ranges", "quantize")
+_CHANNELS_LAST = ("assign-layout", "sink-transposes", "absorb-transposes", "remove-identities", "dead-code")
 _CHECK = ("prove-accumulators", "verify-integer")
 
-_CLEAN = ("remove-identities", "fold-constants", "common-subexpressions", "dead-code")
-_FUSE = ("matmul-to-gemm", "fold-batch-norm", "fold-pad", "fuse-activation")
+_FLOAT_2 = (*_CLEAN, "recognize-activations", "sink-transposes", *_FOLD, *_CLEAN)
+_QUANTIZED_2 = ("fold-requantization", "fuse-residual-add")
 
 PIPELINES: dict[str, tuple[tuple[str, ...], ...]] = {
     "int8": (
+        ("matmul-to-gemm", "fold-batch-norm", *_QUANTIZE, "lower-to-integer", "assign-layout", *_CHECK),
+        (*_CLEAN, *_FOLD, "dead-code", *_QUANTIZE, "lower-to-integer", *_CHANNELS_LAST, *_CHECK),
+        (*_FLOAT_2, *_QUANTIZE, *_QUANTIZED_2, "lower-to-integer", "compose-tables", *_CHANNELS_LAST, *_CHECK),
+        # A second round finds what the first has brought together.
         (
-            "fold-constants",
-            "matmul-to-gemm",
-            "fold-batch-norm",
+            *_FLOAT_2,
+            *_FLOAT_2,
             *_QUANTIZE,
-            "lower-to-integer",
-            "assign-layout",
-            *_CHECK,
-        ),
-        (
-            *_CLEAN,
-            *_FUSE,
-            "dead-code",
-            *_QUANTIZE,
-            "fold-requantization",
-            "lower-to-integer",
-            "assign-layout",
-            "dead-code",
-            *_CHECK,
-        ),
-        (
-            *_CLEAN,
-            "recognize-activations",
-            *_FUSE,
-            "sink-transposes",
-            *_CLEAN,
-            *_QUANTIZE,
-            "fold-requantization",
-            "fuse-residual-add",
+            *_QUANTIZED_2,
+            *_QUANTIZED_2,
             "lower-to-integer",
             "compose-tables",
-            "assign-layout",
-            "dead-code",
-            *_CHECK,
-        ),
-        (
-            *_CLEAN,
-            "recognize-activations",
-            *_FUSE,
-            "sink-transposes",
-            *_CLEAN,
-            *_FUSE,
-            *_CLEAN,
-            *_QUANTIZE,
-            "fold-requantization",
-            "fuse-residual-add",
-            "fold-requantization",
-            "lower-to-integer",
+            *_CHANNELS_LAST,
             "compose-tables",
-            "assign-layout",
+            "common-subexpressions",
             "dead-code",
             *_CHECK,
         ),

@@ -58,10 +58,18 @@ def format_constant(value: Value, *, abbreviate: bool = False) -> str:
     if data is None:
         text = "missing"
     elif is_inline(data):
-        text = f"[{', '.join(format_element(x) for x in data.ravel())}]"
+        text = _elements(data, abbreviate=abbreviate)
     else:
         text = f"sha256:{value.digest[:8] + '...' if abbreviate else value.digest}"
     return f"const {format_value(value)}: {format_type(value.type, abbreviate=abbreviate)} = {text}"
+
+
+def _elements(data: AnyArray, *, abbreviate: bool) -> str:
+    shown = (
+        data.ravel()[: _ABBREVIATED_ELEMENTS // 2] if abbreviate and data.size > _ABBREVIATED_ELEMENTS else data.ravel()
+    )
+    more = f", ... {data.size} in all" if len(shown) < data.size else ""
+    return f"[{', '.join(map(format_element, shown))}{more}]"
 
 
 def format_node(node: Node, *, abbreviate: bool = False) -> str:
