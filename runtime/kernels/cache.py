@@ -5,16 +5,15 @@ in the file of the cached function alone, so the directory's name has a hash of 
 the code: the modules of ours that the kernel's module imports, the versions, the CPU and the primitive.
 """
 
-import ast
 import hashlib
 import os
+import re
 import shutil
 import stat
 import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Iterator
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -26,6 +25,7 @@ from llvmlite import binding
 
 from qcompiler.runtime import isa
 
+_STARTED = time.time()
 KEPT_ENVIRONMENTS = 8  # combinations of versions, CPU and primitive
 KEPT_SOURCES = 3  # versions of one module within each
 PRUNE_AGE_S = 3600.0  # an entry used within the last hour may be in use right now
@@ -49,10 +49,11 @@ def kernel_directory(module_name: str, isa_name: str) -> Path | None:
         return None
     directory = root / environment_key(isa_name) / f"{module_name}-{sources}"
     try:
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not directory.is_dir():
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            _prune(root, directory)
         for used in (directory, directory.parent):
             os.utime(used)
-        _prune(root, directory)
     except OSError as error:
         warnings.warn(f"compiled kernels are not cached: {error}", RuntimeWarning, stacklevel=2)
         return None
@@ -70,21 +71,21 @@ def environment_key(isa_name: str) -> str:
 def source_hash(module_name: str) -> str | None:
     """Hash of the source of a module and of the modules of ours (or of its own package) that it imports.
 
-    None if a source cannot be read, as when it is in a zip archive: such code is not cached.
+    None if a source cannot be read, as when it is in a zip archive, or changed since this process began: such code
+    is not cached.
     """
     digests: dict[str, str] = {}
-    waiting = [module_name]
     families = {"qcompiler", module_name.partition(".")[0]}
+    waiting = [module_name]
     while waiting:
         name = waiting.pop()
         if name in digests:
             continue
-        path = _source_file(name)
-        if path is None:
+        found = _read_source(name)
+        if found is None:
             return None
-        source = path.read_bytes()
-        digests[name] = _digest(source)
-        waiting += [i for i in _imports(source) if i.partition(".")[0] in families]
+        digests[name], imports = found
+        waiting += [other for other in imports if other.partition(".")[0] in families and _is_module(other)]
     return _digest(repr(sorted(digests.items())).encode())
 
 
@@ -92,26 +93,41 @@ def _digest(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()[:20]
 
 
-def _source_file(module_name: str) -> Path | None:
+_IMPORT = re.compile(
+    r"^[ \t]*from[ \t]+(?P<base>[\w.]+)[ \t]+import[ \t]+(?P<names>\([^)]*\)|[^\n#]+)"
+    r"|^[ \t]*import[ \t]+(?P<plain>[^\n#]+)",
+    re.MULTILINE,
+)
+
+
+@cache
+def _read_source(module_name: str) -> tuple[str, tuple[str, ...]] | None:
+    """Hash of a module's source and the names that it imports, whether they are modules or not."""
     module = sys.modules.get(module_name)
-    origin = getattr(module, "__file__", None)
-    if origin is None and module is None:
-        spec = find_spec(module_name)
-        origin = spec.origin if spec else None
-    path = Path(origin) if origin else None
-    return path if path and path.is_file() else None
+    spec = module.__spec__ if module else find_spec(module_name)
+    if module is None and spec is None:
+        return None
+    path = Path(getattr(module, "__file__", None) or (spec and spec.origin) or "")
+    if not path.is_file() or path.stat().st_mtime > _STARTED:  # what was imported may be another version
+        return None
+    source = path.read_bytes()
+    names: list[str] = []
+    for found in _IMPORT.finditer(source.decode()):
+        if found["plain"]:
+            names += [part.split()[0] for part in found["plain"].split(",")]
+        else:
+            inner = [part.split()[0] for part in found["names"].strip("()").split(",") if part.strip()]
+            names += [found["base"], *(f"{found['base']}.{name}" for name in inner)]
+    return _digest(source), tuple(names)
 
 
-def _imports(source: bytes) -> Iterator[str]:
-    """Names of the modules that a source imports by absolute name, in whatever form."""
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            yield node.module
-            for alias in node.names:  # `from package import module`
-                if f"{node.module}.{alias.name}" in sys.modules:
-                    yield f"{node.module}.{alias.name}"
+def _is_module(name: str) -> bool:
+    if name in sys.modules:
+        return True
+    try:
+        return find_spec(name) is not None
+    except ModuleNotFoundError:  # its parent is a module and not a package
+        return False
 
 
 @cache

@@ -49,9 +49,7 @@ def run_plugin(folder: Path, cache_dir: Path) -> str:
     (folder / "wrapping.py").write_text(PLUGIN)
     environment = {**os.environ, "QCOMPILER_CACHE_DIR": str(cache_dir)}
     environment["PYTHONPATH"] = os.pathsep.join([str(folder), *filter(None, sys.path)])
-    done = subprocess.run(
-        [sys.executable, "-c", RUN], env=environment, capture_output=True, text=True, check=True
-    )
+    done = subprocess.run([sys.executable, "-c", RUN], env=environment, capture_output=True, text=True, check=True)
     return done.stdout.strip()
 
 
@@ -68,14 +66,21 @@ def test_hash_covers_what_a_module_imports(tmp_path: Path, monkeypatch: pytest.M
     (tmp_path / "qcplug" / "__init__.py").write_text("")
     (tmp_path / "qcplug" / "kernel.py").write_text("import os\nfrom qcplug.inner import f\n")
     inner = tmp_path / "qcplug" / "inner.py"
-    inner.write_text("f = 1\n")
     monkeypatch.syspath_prepend(str(tmp_path))
-    before = cache.source_hash("qcplug.kernel")
-    cache.source_hash.cache_clear()
-    assert cache.source_hash("qcplug.kernel") == before
-    inner.write_text("f = 2\n")
-    cache.source_hash.cache_clear()
-    assert cache.source_hash("qcplug.kernel") != before
+
+    def hash_with(source: str, *, modified: float = 1.0) -> str | None:
+        inner.write_text(source)
+        for path in (tmp_path / "qcplug").iterdir():
+            os.utime(path, (modified, modified))
+        cache.source_hash.cache_clear()
+        cache._read_source.cache_clear()
+        return cache.source_hash("qcplug.kernel")
+
+    before = hash_with("f = 1\n")
+    assert before is not None
+    assert hash_with("f = 1\n") == before
+    assert hash_with("f = 2\n") != before
+    assert hash_with("f = 1\n", modified=cache._STARTED + 5) is None  # may not be what this process imported
 
 
 def test_key_depends_on_the_primitive():
