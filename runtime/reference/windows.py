@@ -24,8 +24,8 @@ def sliding_windows(
     spatial = x.shape[2:]
     size = spatial_output(spatial, kernel, strides, dilations, pads, ceil_mode=ceil_mode)
     extent = [(k - 1) * d + 1 for k, d in zip(kernel, dilations, strict=True)]
-    # ceil_mode lets the last window hang over the end of the padding.
-    ends = [max(pads[rank + i], (size[i] - 1) * strides[i] + extent[i] - spatial[i] - pads[i]) for i in range(rank)]
+    # Up to the end of the last window, which ceil_mode lets hang over the padding.
+    ends = [max(0, (size[i] - 1) * strides[i] + extent[i] - spatial[i] - pads[i]) for i in range(rank)]
     border = [(0, 0), (0, 0), *zip(pads[:rank], ends, strict=True)]
     padded = np.pad(x, border, constant_values=fill) if any(map(any, border)) else x
     view = np.lib.stride_tricks.sliding_window_view(padded, extent, axis=tuple(range(2, 2 + rank)))

@@ -115,6 +115,10 @@ def test_add_multipliers_of_16_bits_fit_64_bits(a: float, b: float):
         assert abs(M - Fraction(real) * 2**shift) <= HALF
 
 
+def test_add_multipliers_are_renormalised():
+    assert numerics.quantize_add_multipliers(1 - 2.0**-40, -0.5) == (2**20, -(2**19), 20)
+
+
 @pytest.mark.parametrize(("a", "b"), [(2.0**21, 1.0), (1.0, -(2.0**21)), (math.nan, 1.0), (1.0, math.inf)])
 def test_add_multipliers_out_of_range_are_refused(a: float, b: float):
     with pytest.raises(MultiplierRangeError, match="of a sum"):
