@@ -1,7 +1,8 @@
 """The kernel of depthwise convolutions: stage the rows of a block with their borders, then go over its pixels.
 
 Its plan is made by `qcompiler.runtime.kernels.depthwise_plan`. A unit is one output row; shares divide the rows, or
-the blocks of channels where rows are few.
+the blocks of channels where rows are few. A step computes one vector: a block of the channels of one pixel or, if
+they are few and the stride is 1, all channels of several neighbouring pixels.
 """
 
 from qcompiler.runtime.codegen.depthwise_tile import depthwise_row
@@ -10,12 +11,11 @@ from qcompiler.runtime.kernels.memory import copy_bytes, load_s64, word_loader
 from qcompiler.runtime.kernels.registry import kernel
 from qcompiler.runtime.kernels.rows import stage_padded_rows
 
-TILE_WORDS = 5
-"""s64 of an entry for a block of channels: first channel, output offset, weights offset, records offset, bytes of a
-pixel if they are fewer than the block's, else 0."""
+TILE_WORDS = 4
+"""s64 of an entry for a block of channels: first channel, output offset, weights offset, records offset."""
 
 PARTIAL_BYTES = 256
-"""At the start of a share's scratch, room for one pixel of a block that is wider than the output."""
+"""At the start of a share's scratch, room for a block that is wider than what it stores."""
 
 WORDS = (
     "x",
@@ -36,6 +36,8 @@ WORDS = (
     "image_units",
     "block_units",
     "unit_pixels",
+    "step_pixels",
+    "step_bytes",
     "tile_count",
     "tap_groups",
     "unrolled",
@@ -59,9 +61,9 @@ def int_depthwise(operands: int, share: int, shares: int) -> None:
     """Depthwise convolution of 8-bit activations (NHWC) and s8 weights, see `depthwise_plan`."""
     x, out, weights, records, tiles, taps, scratch = _load_words(operands)[:7]
     scratch_bytes, share_limit, by_tiles, staged, flip_in, zp_in = _load_words(operands)[13:19]
-    units, image_units, block_units, unit_pixels = _load_words(operands)[19:23]
-    tile_count, tap_groups, unrolled, image_bytes, out_stride, pixel_step = _load_words(operands)[23:29]
-    height, row_items, row_step, window_rows, pad_top, pad_left, pad_right = _load_words(operands)[29:]
+    units, image_units, block_units, unit_pixels, step_pixels, step_bytes = _load_words(operands)[19:25]
+    tile_count, tap_groups, unrolled, image_bytes, out_stride, pixel_step = _load_words(operands)[25:31]
+    height, row_items, row_step, window_rows, pad_top, pad_left, pad_right = _load_words(operands)[31:]
     parameters = operands + _PARAMETERS_OFFSET
 
     if share >= share_limit:
@@ -80,36 +82,39 @@ def int_depthwise(operands: int, share: int, shares: int) -> None:
     while unit < last_unit:
         image, local = unit // image_units, unit % image_units
         count = min(block_units, last_unit - unit, image_units - local)
-        source = x + image * image_bytes
-        base, pitch = source + local * row_step * row_items, row_items
+        pixels = x + image * image_bytes
+        base, pitch = pixels + local * row_step * row_items, row_items
         if staged:
             base, pitch = stage, pad_left + row_items + pad_right
             top, rows = local * row_step - pad_top, (count - 1) * row_step + window_rows
-            stage_padded_rows(stage, source, top, rows, height, row_items, pad_left, pad_right, zp_in, flip_in, 1)
+            stage_padded_rows(stage, pixels, top, rows, height, row_items, pad_left, pad_right, zp_in, flip_in, 1)
         for r in range(count):
             row_base = base + r * row_step * pitch
             row_out = out + (unit + r) * unit_pixels * out_stride
             for t in range(first_tile, last_tile):
                 entry = tiles + t * (8 * TILE_WORDS)
-                valid = load_s64(entry, 4)
+                source = row_base + load_s64(entry, 0)
                 target = row_out + load_s64(entry, 1)
-                calls, pixels = 1, unit_pixels
-                if valid:  # one pixel at a time
-                    calls, pixels = unit_pixels, 1
-                for c in range(calls):
+                pixel = 0
+                while pixel < unit_pixels:
+                    # All whole steps at once, then one that overlaps the last; or one by one by way of `partial`.
+                    steps = 1 if step_bytes else max(1, (unit_pixels - pixel) // step_pixels)
+                    first = min(pixel, unit_pixels - step_pixels)
+                    stored = target + first * out_stride
                     depthwise_row(
-                        row_base + load_s64(entry, 0) + c * pixel_step,
+                        source + first * pixel_step,
                         taps,
                         tap_groups,
-                        pixels,
-                        pixel_step,
+                        steps,
+                        step_pixels * pixel_step,
                         weights + load_s64(entry, 2),
                         records + load_s64(entry, 3),
-                        partial if valid else target,
-                        out_stride,
+                        partial if step_bytes else stored,
+                        step_pixels * out_stride,
                         parameters,
                         unrolled,
                     )
-                    if valid:
-                        copy_bytes(target + c * out_stride, partial, valid)
+                    if step_bytes:
+                        copy_bytes(stored, partial, step_bytes)
+                    pixel = first + steps * step_pixels
         unit += count

@@ -80,14 +80,17 @@ class PackedDepthwise:
         out_width = (width + pads[1] + pads[3] - self.window[1]) // strides[1] + 1
         units, tile_count = batch * out_height, len(self.tiles)
         groups = -(-math.prod(self.kernel) // self.primitive.group)
-        vectors = units * out_width * tile_count
+        vector = self.primitive.vector_bytes
+        step_pixels = min(max(1, vector // self.channels), out_width) if strides[1] == 1 else 1
+        step_channels = step_pixels * self.channels
+        vectors = units * -(-out_width // step_pixels) * tile_count
         cost = vectors * (groups * 6 + 10) * _NS_PER_OPERATION[self.isa.removesuffix("-emulated")]
         shares = max(1, min(max_shares, int(cost / SHARE_NS), max(tile_count, units)))
         by_tiles = units < 4 * shares and tile_count > units
         shares = min(shares, tile_count if by_tiles else units)
 
         # A block narrower than a vector reads beyond its channels.
-        staged = any(pads) or bool(self.flip_in) or self.channels < self.primitive.vector_bytes
+        staged = any(pads) or bool(self.flip_in) or self.channels < vector
         pitch = (width + pads[1] + pads[3] if staged else width) * self.channels
         one, more = self.window[0] * pitch, strides[0] * pitch
         block_units = min(out_height, max(0, STAGE_BYTES - one) // more + 1)
@@ -105,6 +108,8 @@ class PackedDepthwise:
             "image_units": out_height,
             "block_units": block_units,
             "unit_pixels": out_width,
+            "step_pixels": step_pixels,
+            "step_bytes": step_channels * self.epilogue.itemsize if step_channels < vector else 0,
             "tile_count": tile_count,
             "tap_groups": groups,
             "unrolled": int(groups == -(-9 // self.primitive.group)),
@@ -137,7 +142,7 @@ class PackedDepthwise:
         return aligned(taps).view(np.int64)
 
 
-_NS_PER_OPERATION = {"vnni512": 0.1, "vnni256": 0.1, "avx512": 0.1, "avx2": 0.15, "generic": 0.3}
+_NS_PER_OPERATION = {"vnni512": 0.25, "vnni256": 0.25, "avx512": 0.35, "avx2": 0.35, "generic": 0.4}
 
 
 def pack_depthwise(
@@ -166,9 +171,9 @@ def pack_depthwise(
 
     width = p.vector_bytes  # channels of a block: four vectors of s32
     order = np.array([[channel_of(CHANNEL_SHAPE, v, lane) for lane in range(p.lanes)] for v in range(4)])
-    valid = min(width, channels)
     starts = [min(start, max(0, channels - width)) for start in range(0, channels, width)]
-    own = np.array([np.where(order < valid, start + order, 0) for start in starts])  # [block, vector, lane]
+    # [block, vector, lane]; several pixels of few channels repeat them, and what is left over is never stored
+    own = np.array([(start + order) % channels for start in starts])
     weights = taps[own].transpose(0, 3, 1, 2, 4)
     records = epilogue.records(own.reshape(-1, p.lanes))
     item = epilogue.itemsize
@@ -178,7 +183,6 @@ def pack_depthwise(
             start * item,
             i * weights[0].nbytes,
             i * (records.nbytes // len(starts)),
-            valid * item if valid < width else 0,
         ]
         for i, start in enumerate(starts)
     ]
