@@ -77,10 +77,33 @@ def rescale_i32(
     return builder.ashr(high, shift_above_32)
 
 
+@emitted(types.int32, types.int32, types.int32, types.int32, types.int32, types.int64, types.int32)
+def weighted_sum_i32(
+    builder: ir.IRBuilder,
+    a: ir.Value,
+    multiplier_a: ir.Value,
+    b: ir.Value,
+    multiplier_b: ir.Value,
+    addend: ir.Value,
+    shift_above_32: ir.Value,
+) -> ir.Value:
+    """``(a·multiplier_a + b·multiplier_b + addend) >> (32 + shift_above_32)`` of a 64-bit sum."""
+    pairs = ((a, multiplier_a), (b, multiplier_b))
+    left, right = (builder.mul(builder.sext(x, _I64), builder.sext(m, _I64)) for x, m in pairs)
+    total = builder.add(builder.add(left, right), addend)
+    return builder.ashr(builder.trunc(builder.lshr(total, _I64(32)), _I32), shift_above_32)
+
+
 @inlined
 def share_start(total: int, share: int, shares: int) -> int:
     """First of `total` items that belongs to `share`; shares begin at multiples of 64: whole cache lines."""
     return (((total + 63) // 64) * share // shares) * 64
+
+
+@inlined
+def share_range(total: int, share: int, shares: int) -> tuple[int, int]:
+    """First of the items that belong to `share`, and one after the last."""
+    return min(total, share_start(total, share, shares)), min(total, share_start(total, share + 1, shares))
 
 
 @inlined

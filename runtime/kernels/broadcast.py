@@ -20,6 +20,17 @@ _D1, _A1, _B1 = 7, 10, 14
 
 
 @inlined
+def run_at(operands: int, position: int, end: int, itemsize_a: int, itemsize_b: int) -> tuple[int, int, int]:
+    """How many elements from `position` on, up to `end`, lie in one row; the addresses of those of a and b."""
+    inner = load_s64(operands, 4)
+    row = position // inner
+    column = position - row * inner
+    a = load_s64(operands, 0) + itemsize_a * (_row(operands, row, _A1) + column * load_s64(operands, 5))
+    b = load_s64(operands, 1) + itemsize_b * (_row(operands, row, _B1) + column * load_s64(operands, 6))
+    return min(inner - column, end - position), a, b
+
+
+@inlined
 def row_of_a(operands: int, row: int) -> int:
     """Elements from the start of `a` to those of the given row (index over all outer axes)."""
     return _row(operands, row, _A1)

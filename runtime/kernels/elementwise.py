@@ -10,42 +10,33 @@ from qcompiler.runtime.kernels.arithmetic import (
     mul_i32,
     requantize,
     rescale_i32,
-    share_start,
+    share_range,
     shift_right_i32,
     store_integer,
+    weighted_sum_i32,
 )
-from qcompiler.runtime.kernels.broadcast import BROADCAST_WORDS, PARAMETERS, row_of_a, row_of_b
-from qcompiler.runtime.kernels.memory import load_s32, load_s64, load_u8, store_u8
+from qcompiler.runtime.kernels.broadcast import BROADCAST_WORDS, PARAMETERS, run_at
+from qcompiler.runtime.kernels.memory import load_s16, load_s32, load_s64, load_u8, store_u8
 from qcompiler.runtime.kernels.registry import kernel
 
 _FLIPS = ("flip_a", "flip_b", "flip_out")  # see arithmetic.SIGN_FLIP
-_DTYPES = ("dtype_a", "dtype_b", "dtype_out")  # see arithmetic.DTYPE_CODES
+_DTYPES = ("dtype_a", "dtype_b", "dtype_out", "itemsize_a", "itemsize_b")  # see arithmetic.DTYPE_CODES
+_SUM = ("multiplier_a", "multiplier_b", "addend", "shift", "zp_out", "lo", "hi")
+_PRODUCT = ("zp_a", "zp_b", "multiplier", "shift", "zp_out", "lo", "hi")
 
 
-@kernel(
-    "int_add8",
-    words=(*BROADCAST_WORDS, *_FLIPS, "multiplier_a", "multiplier_b", "addend", "shift", "zp_out", "lo", "hi"),
-)
+@kernel("int_add8", words=(*BROADCAST_WORDS, *_FLIPS, *_SUM))
 def int_add8(operands: int, share: int, shares: int) -> None:
     """`int.add` of 8-bit tensors in 32 bits; addend = 2^(shift−1) − zp_a·multiplier_a − zp_b·multiplier_b."""
-    a, b, out, count = load_s64(operands, 0), load_s64(operands, 1), load_s64(operands, 2), load_s64(operands, 3)
-    inner, a0, b0 = load_s64(operands, 4), load_s64(operands, 5), load_s64(operands, 6)
-    flip_a, flip_b = load_s64(operands, PARAMETERS), load_s64(operands, PARAMETERS + 1)
-    flip_out = load_s64(operands, PARAMETERS + 2)
-    multiplier_a = np.int32(load_s64(operands, PARAMETERS + 3))
-    multiplier_b = np.int32(load_s64(operands, PARAMETERS + 4))
-    addend = np.int32(load_s64(operands, PARAMETERS + 5))
-    shift = np.int32(load_s64(operands, PARAMETERS + 6))
-    zp_out = np.int32(load_s64(operands, PARAMETERS + 7))
-    lo, hi = np.int32(load_s64(operands, PARAMETERS + 8)), np.int32(load_s64(operands, PARAMETERS + 9))
-    position = min(count, share_start(count, share, shares))
-    end = min(count, share_start(count, share + 1, shares))
+    out, a0, b0 = load_s64(operands, 2), load_s64(operands, 5), load_s64(operands, 6)
+    words = operands + 8 * PARAMETERS
+    flip_a, flip_b, flip_out = load_s64(words, 0), load_s64(words, 1), load_s64(words, 2)
+    multiplier_a, multiplier_b = np.int32(load_s64(words, 3)), np.int32(load_s64(words, 4))
+    addend, shift = np.int32(load_s64(words, 5)), np.int32(load_s64(words, 6))
+    zp_out, lo, hi = np.int32(load_s64(words, 7)), np.int32(load_s64(words, 8)), np.int32(load_s64(words, 9))
+    position, end = share_range(load_s64(operands, 3), share, shares)
     while position < end:
-        row = position // inner
-        column = position - row * inner
-        n = min(inner - column, end - position)
-        x = a + row_of_a(operands, row) + column * a0
-        y = b + row_of_b(operands, row) + column * b0
+        n, x, y = run_at(operands, position, end, 1, 1)
         z = out + position
         if a0 == 1 and b0 == 1:
             for i in range(n):
@@ -68,28 +59,39 @@ def int_add8(operands: int, share: int, shares: int) -> None:
         position += n
 
 
-@kernel("int_mul8", words=(*BROADCAST_WORDS, *_FLIPS, "zp_a", "zp_b", "multiplier", "shift", "zp_out", "lo", "hi"))
+@kernel("int_add16", words=(*BROADCAST_WORDS, "flip_a", "flip_out", "scale", *_SUM))
+def int_add16(operands: int, share: int, shares: int) -> None:
+    """`int.add` of tensors of the same shape, 8-bit and s16 to 8-bit, with a 64-bit sum and a shift of at least 32.
+
+    Operands are multiplied by the power of two `scale`, by which a smaller shift was raised; addend as in `int_add8`.
+    """
+    a, b, out = load_s64(operands, 0), load_s64(operands, 1), load_s64(operands, 2)
+    words = operands + 8 * PARAMETERS
+    flip_a, flip_out, scale = load_s64(words, 0), load_s64(words, 1), np.int32(load_s64(words, 2))
+    multiplier_a, multiplier_b = np.int32(load_s64(words, 3)), np.int32(load_s64(words, 4))
+    addend, shift = load_s64(words, 5), np.int32(load_s64(words, 6) - 32)
+    zp_out, lo, hi = np.int32(load_s64(words, 7)), np.int32(load_s64(words, 8)), np.int32(load_s64(words, 9))
+    start, end = share_range(load_s64(operands, 3), share, shares)
+    for i in range(start, end):
+        left = mul_i32(np.int32(load_u8(a, i) ^ flip_a), scale)
+        right = mul_i32(np.int32(load_s16(b, i)), scale)
+        total = weighted_sum_i32(left, multiplier_a, right, multiplier_b, addend, shift)
+        store_u8(out, i, clamp_i32(add_i32(zp_out, total), lo, hi) ^ flip_out)
+
+
+@kernel("int_mul8", words=(*BROADCAST_WORDS, *_FLIPS, *_PRODUCT))
 def int_mul8(operands: int, share: int, shares: int) -> None:
     """`int.mul` of 8-bit tensors for shifts of at least 32."""
-    a, b, out, count = load_s64(operands, 0), load_s64(operands, 1), load_s64(operands, 2), load_s64(operands, 3)
-    inner, a0, b0 = load_s64(operands, 4), load_s64(operands, 5), load_s64(operands, 6)
-    flip_a, flip_b = load_s64(operands, PARAMETERS), load_s64(operands, PARAMETERS + 1)
-    flip_out = load_s64(operands, PARAMETERS + 2)
-    minus_zp_a = np.int32(-load_s64(operands, PARAMETERS + 3))
-    minus_zp_b = np.int32(-load_s64(operands, PARAMETERS + 4))
-    multiplier = np.int32(load_s64(operands, PARAMETERS + 5))
-    half = np.int64(1) << (load_s64(operands, PARAMETERS + 6) - 1)
-    shift = np.int32(load_s64(operands, PARAMETERS + 6) - 32)
-    zp_out = np.int32(load_s64(operands, PARAMETERS + 7))
-    lo, hi = np.int32(load_s64(operands, PARAMETERS + 8)), np.int32(load_s64(operands, PARAMETERS + 9))
-    position = min(count, share_start(count, share, shares))
-    end = min(count, share_start(count, share + 1, shares))
+    out, a0, b0 = load_s64(operands, 2), load_s64(operands, 5), load_s64(operands, 6)
+    words = operands + 8 * PARAMETERS
+    flip_a, flip_b, flip_out = load_s64(words, 0), load_s64(words, 1), load_s64(words, 2)
+    minus_zp_a, minus_zp_b = np.int32(-load_s64(words, 3)), np.int32(-load_s64(words, 4))
+    multiplier, shift = np.int32(load_s64(words, 5)), np.int32(load_s64(words, 6) - 32)
+    half = np.int64(1) << (load_s64(words, 6) - 1)
+    zp_out, lo, hi = np.int32(load_s64(words, 7)), np.int32(load_s64(words, 8)), np.int32(load_s64(words, 9))
+    position, end = share_range(load_s64(operands, 3), share, shares)
     while position < end:
-        row = position // inner
-        column = position - row * inner
-        n = min(inner - column, end - position)
-        x = a + row_of_a(operands, row) + column * a0
-        y = b + row_of_b(operands, row) + column * b0
+        n, x, y = run_at(operands, position, end, 1, 1)
         z = out + position
         if a0 == 1 and b0 == 1:
             for i in range(n):
@@ -106,77 +108,68 @@ def int_mul8(operands: int, share: int, shares: int) -> None:
         position += n
 
 
-@kernel(
-    "int_add",
-    words=(
-        *(*BROADCAST_WORDS, *_DTYPES, "zp_a", "zp_b"),
-        *("multiplier_a", "multiplier_b", "shift", "zp_out", "lo", "hi"),
-    ),
-)
+@kernel("int_add", words=(*BROADCAST_WORDS, *_DTYPES, *_SUM))
 def int_add(operands: int, share: int, shares: int) -> None:
-    """`int.add` of any dtypes, the sum in 64 bits."""
-    a, b, out, count = load_s64(operands, 0), load_s64(operands, 1), load_s64(operands, 2), load_s64(operands, 3)
-    inner, a0, b0 = load_s64(operands, 4), load_s64(operands, 5), load_s64(operands, 6)
-    dtype_a, dtype_b = load_s64(operands, PARAMETERS), load_s64(operands, PARAMETERS + 1)
-    dtype_out = load_s64(operands, PARAMETERS + 2)
-    zp_a, zp_b = load_s64(operands, PARAMETERS + 3), load_s64(operands, PARAMETERS + 4)
-    multiplier_a, multiplier_b = load_s64(operands, PARAMETERS + 5), load_s64(operands, PARAMETERS + 6)
-    shift, zp_out = load_s64(operands, PARAMETERS + 7), load_s64(operands, PARAMETERS + 8)
-    lo, hi = load_s64(operands, PARAMETERS + 9), load_s64(operands, PARAMETERS + 10)
-    half = np.int64(1) << (shift - 1)
-    for i in range(share_start(count, share, shares), min(count, share_start(count, share + 1, shares))):
-        row = i // inner
-        column = i - row * inner
-        x = load_integer(a, row_of_a(operands, row) + column * a0, dtype_a) - zp_a
-        y = load_integer(b, row_of_b(operands, row) + column * b0, dtype_b) - zp_b
-        total = (x * multiplier_a + y * multiplier_b + half) >> shift
-        store_integer(out, i, clamp(zp_out + total, lo, hi), dtype_out)
+    """`int.add` of any dtypes, the sum in 64 bits; addend as in `int_add8`."""
+    out, a0, b0 = load_s64(operands, 2), load_s64(operands, 5), load_s64(operands, 6)
+    words = operands + 8 * PARAMETERS
+    dtype_a, dtype_b, dtype_out = load_s64(words, 0), load_s64(words, 1), load_s64(words, 2)
+    multiplier_a, multiplier_b, addend = load_s64(words, 5), load_s64(words, 6), load_s64(words, 7)
+    shift, zp_out, lo, hi = load_s64(words, 8), load_s64(words, 9), load_s64(words, 10), load_s64(words, 11)
+    position, end = share_range(load_s64(operands, 3), share, shares)
+    while position < end:
+        n, x, y = run_at(operands, position, end, load_s64(words, 3), load_s64(words, 4))
+        for i in range(n):
+            left = load_integer(x, i * a0, dtype_a) * multiplier_a
+            right = load_integer(y, i * b0, dtype_b) * multiplier_b
+            value = zp_out + ((left + right + addend) >> shift)
+            store_integer(out, position + i, clamp(value, lo, hi), dtype_out)
+        position += n
 
 
-@kernel("int_mul", words=(*BROADCAST_WORDS, *_DTYPES, "zp_a", "zp_b", "multiplier", "shift", "zp_out", "lo", "hi"))
+@kernel("int_mul", words=(*BROADCAST_WORDS, *_DTYPES, *_PRODUCT))
 def int_mul(operands: int, share: int, shares: int) -> None:
     """`int.mul` of any dtypes."""
-    a, b, out, count = load_s64(operands, 0), load_s64(operands, 1), load_s64(operands, 2), load_s64(operands, 3)
-    inner, a0, b0 = load_s64(operands, 4), load_s64(operands, 5), load_s64(operands, 6)
-    dtype_a, dtype_b = load_s64(operands, PARAMETERS), load_s64(operands, PARAMETERS + 1)
-    dtype_out = load_s64(operands, PARAMETERS + 2)
-    zp_a, zp_b = load_s64(operands, PARAMETERS + 3), load_s64(operands, PARAMETERS + 4)
-    multiplier, shift = load_s64(operands, PARAMETERS + 5), load_s64(operands, PARAMETERS + 6)
-    zp_out, lo = load_s64(operands, PARAMETERS + 7), load_s64(operands, PARAMETERS + 8)
-    hi = load_s64(operands, PARAMETERS + 9)
-    for i in range(share_start(count, share, shares), min(count, share_start(count, share + 1, shares))):
-        row = i // inner
-        column = i - row * inner
-        x = load_integer(a, row_of_a(operands, row) + column * a0, dtype_a) - zp_a
-        y = load_integer(b, row_of_b(operands, row) + column * b0, dtype_b) - zp_b
-        store_integer(out, i, requantize(x * y, multiplier, shift, zp_out, lo, hi), dtype_out)
+    out, a0, b0 = load_s64(operands, 2), load_s64(operands, 5), load_s64(operands, 6)
+    words = operands + 8 * PARAMETERS
+    dtype_a, dtype_b, dtype_out = load_s64(words, 0), load_s64(words, 1), load_s64(words, 2)
+    zp_a, zp_b, multiplier, shift = load_s64(words, 5), load_s64(words, 6), load_s64(words, 7), load_s64(words, 8)
+    zp_out, lo, hi = load_s64(words, 9), load_s64(words, 10), load_s64(words, 11)
+    position, end = share_range(load_s64(operands, 3), share, shares)
+    while position < end:
+        n, x, y = run_at(operands, position, end, load_s64(words, 3), load_s64(words, 4))
+        for i in range(n):
+            left = load_integer(x, i * a0, dtype_a) - zp_a
+            right = load_integer(y, i * b0, dtype_b) - zp_b
+            value = requantize(left * right, multiplier, shift, zp_out, lo, hi)
+            store_integer(out, position + i, value, dtype_out)
+        position += n
 
 
-@kernel("int_div", words=(*BROADCAST_WORDS, *_DTYPES, "zp_a", "zp_b", "multiplier", "shift", "zp_out", "lo", "hi"))
+@kernel("int_div", words=(*BROADCAST_WORDS, *_DTYPES, *_PRODUCT))
 def int_div(operands: int, share: int, shares: int) -> None:
     """`int.div` of any dtypes, one 64-bit division an element."""
-    a, b, out, count = load_s64(operands, 0), load_s64(operands, 1), load_s64(operands, 2), load_s64(operands, 3)
-    inner, a0, b0 = load_s64(operands, 4), load_s64(operands, 5), load_s64(operands, 6)
-    dtype_a, dtype_b = load_s64(operands, PARAMETERS), load_s64(operands, PARAMETERS + 1)
-    dtype_out = load_s64(operands, PARAMETERS + 2)
-    zp_a, zp_b = load_s64(operands, PARAMETERS + 3), load_s64(operands, PARAMETERS + 4)
-    multiplier, shift = load_s64(operands, PARAMETERS + 5), load_s64(operands, PARAMETERS + 6)
-    zp_out, lo = load_s64(operands, PARAMETERS + 7), load_s64(operands, PARAMETERS + 8)
-    hi = load_s64(operands, PARAMETERS + 9)
-    for i in range(share_start(count, share, shares), min(count, share_start(count, share + 1, shares))):
-        row = i // inner
-        column = i - row * inner
-        n = (load_integer(a, row_of_a(operands, row) + column * a0, dtype_a) - zp_a) * multiplier
-        d = (load_integer(b, row_of_b(operands, row) + column * b0, dtype_b) - zp_b) << shift
-        if d < 0:
-            n, d = -n, -d
-        if d > 0:
-            value = zp_out + (2 * n + d) // (2 * d)
-        elif n == 0:
-            value = zp_out
-        else:
-            value = hi if n > 0 else lo
-        store_integer(out, i, clamp(value, lo, hi), dtype_out)
+    out, a0, b0 = load_s64(operands, 2), load_s64(operands, 5), load_s64(operands, 6)
+    words = operands + 8 * PARAMETERS
+    dtype_a, dtype_b, dtype_out = load_s64(words, 0), load_s64(words, 1), load_s64(words, 2)
+    zp_a, zp_b, multiplier, shift = load_s64(words, 5), load_s64(words, 6), load_s64(words, 7), load_s64(words, 8)
+    zp_out, lo, hi = load_s64(words, 9), load_s64(words, 10), load_s64(words, 11)
+    position, end = share_range(load_s64(operands, 3), share, shares)
+    while position < end:
+        count, x, y = run_at(operands, position, end, load_s64(words, 3), load_s64(words, 4))
+        for i in range(count):
+            n = (load_integer(x, i * a0, dtype_a) - zp_a) * multiplier
+            d = (load_integer(y, i * b0, dtype_b) - zp_b) << shift
+            if d < 0:
+                n, d = -n, -d
+            if d > 0:
+                value = zp_out + (2 * n + d) // (2 * d)
+            elif n == 0:
+                value = zp_out
+            else:
+                value = hi if n > 0 else lo
+            store_integer(out, position + i, clamp(value, lo, hi), dtype_out)
+        position += count
 
 
 @kernel(
@@ -184,14 +177,19 @@ def int_div(operands: int, share: int, shares: int) -> None:
     words=("x", "out", "count", "dtype_x", "dtype_out", "zp_in", "multiplier", "shift", "zp_out", "lo", "hi"),
 )
 def int_rescale(operands: int, share: int, shares: int) -> None:
-    """`int.rescale` between any dtypes."""
+    """`int.rescale` between any dtypes; s16 to u8 or s8, the commonest, as a loop of its own."""
     x, out, count = load_s64(operands, 0), load_s64(operands, 1), load_s64(operands, 2)
     dtype_x, dtype_out, zp_in = load_s64(operands, 3), load_s64(operands, 4), load_s64(operands, 5)
     multiplier, shift, zp_out = load_s64(operands, 6), load_s64(operands, 7), load_s64(operands, 8)
     lo, hi = load_s64(operands, 9), load_s64(operands, 10)
-    for i in range(share_start(count, share, shares), min(count, share_start(count, share + 1, shares))):
-        difference = load_integer(x, i, dtype_x) - zp_in
-        store_integer(out, i, requantize(difference, multiplier, shift, zp_out, lo, hi), dtype_out)
+    start, end = share_range(count, share, shares)
+    if dtype_x == 2 and dtype_out <= 1:
+        for i in range(start, end):
+            store_u8(out, i, requantize(load_s16(x, i) - zp_in, multiplier, shift, zp_out, lo, hi))
+    else:
+        for i in range(start, end):
+            difference = load_integer(x, i, dtype_x) - zp_in
+            store_integer(out, i, requantize(difference, multiplier, shift, zp_out, lo, hi), dtype_out)
 
 
 @kernel(
@@ -209,7 +207,8 @@ def int_prelu(operands: int, share: int, shares: int) -> None:
     zp_in, positive_multiplier = load_s64(operands, 9), load_s64(operands, 10)
     positive_shift, zp_out = load_s64(operands, 11), load_s64(operands, 12)
     lo, hi = load_s64(operands, 13), load_s64(operands, 14)
-    for i in range(share_start(count, share, shares), min(count, share_start(count, share + 1, shares))):
+    start, end = share_range(count, share, shares)
+    for i in range(start, end):
         channel = (i // inner) % channels
         difference = load_integer(x, i, dtype_x) - zp_in
         multiplier = positive_multiplier if difference >= 0 else load_s32(multipliers, channel)

@@ -18,6 +18,7 @@ from qcompiler.runtime.program import Buffer, Operand
 FAST_NS, SLOW_NS, DIVIDE_NS = 0.3, 4.0, 12.0  # an element: vector lanes, any dtype, a 64-bit division
 FAST_ADD_LIMIT = 2**21  # |multiplier| that keeps the sum of 8-bit operands in 32 bits
 FAST_SHIFT = 32  # smallest shift whose low product half only rounds
+LEAST_RAISED_SHIFT = 18  # can be raised to 32 by multiplying 16-bit operands by 2^14
 
 
 def broadcast_operands(lowering: Lowering, node: Node, *, swapped: bool = False) -> dict[str, Operand]:
@@ -47,36 +48,50 @@ def is_8bit(*buffers: Operand) -> bool:
 
 
 def dtype_words(words: dict[str, Operand]) -> dict[str, Operand]:
-    """The dtype codes of a, b and out."""
-    return {f"dtype_{w}": DTYPE_CODES[b.dtype] for w in ("a", "b", "out") if isinstance(b := words[w], Buffer)}
+    """The dtype codes of a, b and out, and the bytes of an element of a and b."""
+    buffers = {w: b for w in ("a", "b", "out") if isinstance(b := words[w], Buffer)}
+    codes: dict[str, Operand] = {f"dtype_{w}": DTYPE_CODES[b.dtype] for w, b in buffers.items()}
+    return codes | {f"itemsize_{w}": buffers[w].dtype.itemsize for w in ("a", "b")}
+
+
+def is_s16(buffer: Operand) -> bool:
+    """Whether it is a tensor of 16 bits."""
+    return isinstance(buffer, Buffer) and buffer.dtype is DType.S16
 
 
 def flip_words(words: dict[str, Operand]) -> dict[str, int]:
-    """What turns 8-bit a, b and out to u8."""
-    return {w: SIGN_FLIP[b.dtype] for w in ("a", "b", "out") if isinstance(b := words[w], Buffer)}
+    """What turns 8-bit a, b and out to u8; nothing does for wider ones."""
+    return {w: SIGN_FLIP.get(b.dtype, 0) for w in ("a", "b", "out") if isinstance(b := words[w], Buffer)}
 
 
 @lowers(IntAdd)
 def lower_add(lowering: Lowering, node: Node, op: IntAdd) -> None:
     """In 32 bits where operands and multipliers are as small as `numerics.add` promises, else in 64."""
-    swapped = repeats_first_operand(lowering, node)
+    a, b = node.operands
+    # The operand that is broadcast, or has 16 bits, is the second one.
+    swapped = repeats_first_operand(lowering, node) or (a.type.dtype is DType.S16 and b.type.dtype in SIGN_FLIP)
     words = broadcast_operands(lowering, node, swapped=swapped)
     terms = [(op.zp_a, op.multiplier_a), (op.zp_b, op.multiplier_b)]
     (zp_a, multiplier_a), (zp_b, multiplier_b) = reversed(terms) if swapped else terms
-    count = math.prod(lowering.shape(node.result))
-    words |= {"multiplier_a": multiplier_a, "multiplier_b": multiplier_b, "shift": op.shift}
+    out, count = words["out"], math.prod(lowering.shape(node.result))
     small = max(abs(multiplier_a), abs(multiplier_b)) < FAST_ADD_LIMIT and op.shift < 32
-    if small and is_8bit(words["a"], words["b"], words["out"]):
-        flip = flip_words(words)
-        addend = (1 << (op.shift - 1)) - (zp_a + flip["a"]) * multiplier_a - (zp_b + flip["b"]) * multiplier_b
+    mixed = is_8bit(words["a"], out) and is_s16(words["b"]) and (words["inner"], words["a0"]) == (count, words["b0"])
+    flip = flip_words(words)
+    if small and is_8bit(words["a"], words["b"], out):
+        kernel, cost, scale = "int_add8", FAST_NS, 1
         words |= {f"flip_{w}": f for w, f in flip.items()}
-        words |= {"addend": addend, "zp_out": op.zp_out + flip["out"]}
-        words |= {"lo": op.lo + flip["out"], "hi": op.hi + flip["out"]}
-        lowering.emit(node, "int_add8", words, cost=FAST_NS * count, items=count // 64)
-        return
-    words |= dtype_words(words)
-    words |= {"zp_a": zp_a, "zp_b": zp_b, "zp_out": op.zp_out, "lo": op.lo, "hi": op.hi}
-    lowering.emit(node, "int_add", words, cost=SLOW_NS * count, items=count // 64)
+    elif mixed and op.shift >= LEAST_RAISED_SHIFT:
+        kernel, cost, scale = "int_add16", 2 * FAST_NS, 1 << max(0, FAST_SHIFT - op.shift)
+        words |= {"flip_a": flip["a"], "flip_out": flip["out"], "scale": scale}
+    else:
+        kernel, cost, scale = "int_add", SLOW_NS, 1
+        flip = dict.fromkeys(flip, 0)
+        words |= dtype_words(words)
+    addend = (1 << (op.shift - 1)) - (zp_a + flip["a"]) * multiplier_a - (zp_b + flip["b"]) * multiplier_b
+    words |= {"multiplier_a": multiplier_a, "multiplier_b": multiplier_b, "addend": addend * scale}
+    words |= {"shift": op.shift + scale.bit_length() - 1, "zp_out": op.zp_out + flip["out"]}
+    words |= {"lo": op.lo + flip["out"], "hi": op.hi + flip["out"]}
+    lowering.emit(node, kernel, words, cost=cost * count, items=count // 64)
 
 
 @lowers(IntMul)

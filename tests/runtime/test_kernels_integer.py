@@ -93,7 +93,13 @@ pairs = st.sampled_from(SHAPES)
 
 
 @pytest.mark.parametrize(
-    "dtypes", [*itertools.product(EIGHT, EIGHT, EIGHT), (DType.S16,) * 3, (DType.U8, DType.S16, DType.S8)]
+    "dtypes",
+    [
+        *itertools.product(EIGHT, EIGHT, EIGHT),
+        (DType.S16,) * 3,
+        (DType.U8, DType.S16, DType.S8),
+        (DType.S16, DType.S8, DType.U8),
+    ],
 )
 @few
 @given(data=st.data(), shapes=pairs, seed=seeds)
