@@ -1,7 +1,7 @@
 """Interval arithmetic on ops: from the ranges of operands to one that holds the result."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -10,6 +10,7 @@ from qcompiler.ir import AnyArray, Op, ops
 
 Interval = tuple[float, float]
 
+_INFINITELY_FAR = 1e6
 _SAMPLES = 1025
 """Points of an interval at which a unary function is evaluated: exact for monotone ones, close for the others."""
 
@@ -30,6 +31,27 @@ def result_interval(op: Op, operands: Sequence[Interval | None], arrays: Sequenc
     if found is None or clamp is None:
         return found
     return min(max(found[0], clamp[0]), clamp[1]), max(min(found[1], clamp[1]), clamp[0])
+
+
+def useful_interval(op: Op, operand: Interval, result: Interval) -> Interval:
+    """The part of the operand's range that a unary op tells apart when its result has 8 bits over `result`.
+
+    Left and right of it the function is within a quarter of a step of its limit at infinity, so the operand may
+    saturate there. A cut of less than a twentieth is left undone: it gains nothing.
+    """
+    function = _real_function(op)
+    if function is None:
+        return operand
+    points = np.linspace(operand[0], operand[1], _SAMPLES)
+    values = np.array([function(point) for point in points.tolist()])
+    tolerance = (result[1] - result[0]) / 255 / 4
+    with np.errstate(invalid="ignore"):  # a function without a limit is not flat
+        flat_left = np.abs(values - function(-_INFINITELY_FAR)) <= tolerance
+        flat_right = np.abs(values - function(_INFINITELY_FAR)) <= tolerance
+    first = max(int(np.logical_and.accumulate(flat_left).sum()) - 1, 0)
+    last = min(_SAMPLES - int(np.logical_and.accumulate(flat_right[::-1]).sum()), _SAMPLES - 1)
+    worth_it = 0 < last - first < _SAMPLES * 19 // 20
+    return (float(points[first]), float(points[last])) if worth_it else operand
 
 
 def _unclamped(op: Op, x: Sequence[Interval], arrays: Sequence[AnyArray | None]) -> Interval | None:
@@ -77,13 +99,17 @@ def _accumulate(x: Interval, weight: AnyArray, bias: AnyArray | None) -> Interva
 
 
 def _unary(op: ops.Unary, x: Interval) -> Interval | None:
+    function = _real_function(op)
+    return None if function is None else _corners([function(point) for point in np.linspace(x[0], x[1], _SAMPLES)])
+
+
+def _real_function(op: Op) -> Callable[[float], float] | None:
     from qcompiler.runtime.reference.unary import real_function
 
     try:
-        function = real_function(op)
+        return real_function(op)
     except PluginError:
         return None
-    return _corners([function(point) for point in np.linspace(x[0], x[1], _SAMPLES)])
 
 
 def _corners(values: Sequence[float]) -> Interval | None:

@@ -8,7 +8,7 @@ from typing import ClassVar
 from qcompiler.ir import Graph, Node, Op, Quantization, Stage, Value, ops
 from qcompiler.ir.rewrite import producer_of
 from qcompiler.pass_manager import Pass, PassContext, register_pass
-from qcompiler.passes.intervals import Interval, result_interval
+from qcompiler.passes.intervals import Interval, result_interval, useful_interval
 
 _SAME_RANGE = frozenset({Quantization.PASSTHROUGH, Quantization.SELECTS})
 
@@ -21,6 +21,8 @@ class PropagateRanges(Pass):
     - A bounded function has its bounds: sigmoid [0, 1], softmax [0, 1], tanh [−1, 1], and so on.
     - A value without a range gets one by interval arithmetic from its operands, where that is possible.
     - A result with a clamp, or of relu or clip, is cut to the clamp's bounds.
+    - A value that only goes into flat-ended functions is cut to where they are not flat: hard_swish does not tell −5
+      from −3, and with [−3, 4] instead of [−9, 4] the steps are half as large.
     - The operands of a concatenation that nothing else uses share the union of their ranges, through data
     movement and
       max pooling on the way, so that concatenating needs no arithmetic.
@@ -36,6 +38,7 @@ class PropagateRanges(Pass):
 
     def run(self, graph: Graph, context: PassContext) -> bool:
         ranges = _complete_ranges(graph)
+        _cut_to_use(graph, ranges)
         _unify(graph, ranges)
         changed = False
         for node in graph.nodes():
@@ -89,6 +92,22 @@ def _cut(value: Value, interval: Interval) -> Interval:
             return min(max(interval[0], low), high), max(min(interval[1], high), low)
         case _:
             return interval
+
+
+def _cut_to_use(graph: Graph, ranges: dict[Value, Interval]) -> None:
+    """Cut ranges to what the users of the value tell apart."""
+    for node in graph.nodes():
+        value = node.results[0]
+        if not isinstance(node.op, ops.Observe) or value not in ranges or value.is_output or not value.users:
+            continue
+        parts = []
+        for user in value.users:
+            result = next((u.result for u in user.results[0].users if isinstance(u.op, ops.Observe)), None)
+            if not isinstance(user.op, ops.Unary) or result not in ranges:
+                break
+            parts.append(useful_interval(user.op, ranges[value], ranges[result]))
+        else:
+            ranges[value] = _hull(parts) or ranges[value]
 
 
 def _bounds(op: Op) -> Interval:
