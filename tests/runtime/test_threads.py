@@ -67,6 +67,11 @@ def counting(slots: int, *, shares: int = SHARES, cost: float = 500_000.0) -> Co
     return Counting(threads.Context(schedule, operands, memory=(counters,)), counters)
 
 
+def was_helped(program: Counting, slot: int) -> bool:
+    """Whether a helper has taken part in this slot, and left again."""
+    return bool(program.context.words[program.context._place(slot, walk.SEEN)] >= 0)
+
+
 @pytest.fixture(params=[1, 2, 4], ids=lambda n: f"{n}-processors")
 def processors(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
     """A pool of its own for the test, of as many threads as if there were that many processors."""
@@ -115,11 +120,7 @@ def test_helpers_take_part(processors: int):
     deadline = time.monotonic() + 20
     while time.monotonic() < deadline:
         program.run()
-        present = [
-            slot
-            for slot in range(1, 8)
-            if program.context.words[(walk.FIRST_SLOT + slot * walk.SLOT_BYTES + walk.SEEN) // 8] >= 0
-        ]
+        present = [slot for slot in range(1, 8) if was_helped(program, slot)]
         if len(present) == processors - 1:
             break
     assert len(present) == processors - 1
@@ -146,6 +147,23 @@ def test_callers_at_the_same_time():
     for caller in callers:
         caller.join()
     assert all(program.is_exact for program in programs)
+
+
+def test_a_lingering_helper_goes_where_it_is_wanted(monkeypatch: pytest.MonkeyPatch):
+    pool = threads.Pool(2)
+    monkeypatch.setattr(threads._Process, "pool", pool)
+    monkeypatch.setattr(threads, "LINGER_NS", 60 * 10**9)
+    first, second = counting(slots=2), counting(slots=2)
+    first.run()
+    second.run()  # asks, while the only helper lingers with the first
+    assert first.is_exact
+    deadline = time.monotonic() + 20
+    while not second.context.words[second.context._place(1, walk.PRESENT)] and time.monotonic() < deadline:
+        time.sleep(0.001)
+    assert second.context.words[second.context._place(1, walk.PRESENT)] == 1
+    assert was_helped(first, slot=1)
+    assert second.is_exact
+    pool.close()
 
 
 @pytest.mark.usefixtures("processors")
@@ -248,7 +266,7 @@ def test_no_help_is_asked_for_after_a_stall(monkeypatch: pytest.MonkeyPatch):
     pool.shared[walk.SOLO_UNTIL // 8] = time.clock_gettime_ns(time.CLOCK_MONOTONIC) + 10**12
     program = counting(slots=2)
     program.run(times=5)
-    assert program.context.words[(walk.FIRST_SLOT + walk.SLOT_BYTES + walk.SEEN) // 8] == -1
+    assert not was_helped(program, slot=1)
     assert program.is_exact
     pool.close()
 
