@@ -1,0 +1,63 @@
+import pytest
+
+from qcompiler.errors import InternalError, PluginError, UsageError
+from qcompiler.runtime.kernels import registry
+from qcompiler.runtime.kernels.registry import compile_kernels, kernel, kernel_named
+
+
+@kernel("test_registry.nothing", words=("a", "b"))
+def nothing(operands: int, share: int, shares: int) -> None:
+    """Do nothing."""
+
+
+def test_kernel_is_found_by_name():
+    found = kernel_named("test_registry.nothing")
+    assert found.words == ("a", "b")
+    assert found.index_of == {"a": 0, "b": 1}
+    assert "test_registry.nothing" in registry.registered_kernels()
+
+
+def test_unknown_kernel_is_an_internal_error():
+    with pytest.raises(InternalError, match=r"no kernel 'nothing'; registered: .*test_registry\.nothing"):
+        kernel_named("nothing")
+
+
+def test_name_may_be_taken_once():
+    with pytest.raises(PluginError, match=r"'test_registry\.nothing' is defined twice"):
+        kernel("test_registry.nothing", words=())(nothing)
+
+
+def test_closure_is_refused():
+    def inner(operands: int, share: int, shares: int) -> None:
+        pass
+
+    with pytest.raises(PluginError, match="must be a module-level function"):
+        kernel("test_registry.inner", words=())(inner)
+
+
+def test_address_is_that_of_the_one_compilation():
+    addresses = compile_kernels(["test_registry.nothing", "test_registry.nothing"])
+    assert addresses == {"test_registry.nothing": kernel_named("test_registry.nothing").address}
+    assert addresses["test_registry.nothing"] != 0
+
+
+def test_progress_counts_only_what_has_to_be_compiled(monkeypatch: pytest.MonkeyPatch):
+    asked: list[tuple[str, int, int]] = []
+
+    def note(name: str, done: int, total: int) -> None:
+        asked.append((name, done, total))
+
+    compile_kernels(["test_registry.nothing"])
+    compile_kernels(["test_registry.nothing"], progress=note)
+    assert asked == []
+    kernel_named("test_registry.nothing")._compiled.clear()
+    monkeypatch.setattr(registry, "kernel_directory", lambda *_: None)  # no cache either
+    compile_kernels(["test_registry.nothing"], progress=note)
+    assert asked == [("test_registry.nothing", 0, 1)]
+
+
+def test_disabled_jit_is_refused(monkeypatch: pytest.MonkeyPatch):
+    kernel_named("test_registry.nothing")._compiled.clear()
+    monkeypatch.setitem(registry._configuration, "DISABLE_JIT", 1)
+    with pytest.raises(UsageError, match="NUMBA_DISABLE_JIT is set"):
+        _ = kernel_named("test_registry.nothing").address
