@@ -1,0 +1,120 @@
+"""Numbers that a kernel would take on trust: each rule of the integer ops has a value just inside and just outside."""
+
+import dataclasses
+import re
+
+import numpy as np
+import pytest
+
+from qcompiler.errors import VerifyError
+from qcompiler.ir import AnyArray, DType, Graph, Op, Stage, TensorType, Value, ops
+
+RESULT = {"dtype": DType.U8, "zp_out": 0, "lo": 0, "hi": 255}
+RESCALE = ops.IntRescale(zp_in=0, multiplier=2**30, shift=31, **RESULT)
+ADD = ops.IntAdd(zp_a=0, zp_b=0, multiplier_a=1, multiplier_b=1, shift=1, **RESULT)
+DIV = ops.IntDiv(zp_a=0, zp_b=0, multiplier=1, shift=2, **RESULT)
+MEAN = ops.IntMean(axes=(1,), keepdims=False, zp_in=0, multiplier=2**30, shift=31, **RESULT)
+SOFTMAX = ops.IntSoftmax(axis=1, dtype=DType.U8, one=256, hi=255)
+GEMM = ops.IntGemm(zp_in=0, **RESULT)
+PRELU = ops.IntPRelu(axis=1, zp_in=0, positive_multiplier=2**30, positive_shift=31, **RESULT)
+QUANTIZE = ops.IntQuantize(DType.U8, (0.5,), (0,))
+
+
+def infer(op: Op, *operands: DType | AnyArray) -> TensorType:
+    """The result type on operands [2, 4] of a dtype, or constants."""
+    graph = Graph("g", Stage.INTEGER)
+    values: list[Value] = []
+    for i, operand in enumerate(operands):
+        if isinstance(operand, DType):
+            values.append(graph.add_input(f"x{i}", TensorType(operand, (2, 4))))
+        else:
+            values.append(graph.add_constant(operand))
+    return graph.add_node(op, values).result.type
+
+
+def s32(*elements: int) -> AnyArray:
+    return np.array(elements, np.int32)
+
+
+@pytest.mark.parametrize(
+    ("op", "operands", "good", "bad", "reason"),
+    [
+        (RESCALE, [DType.S32], {"multiplier": 2**31 - 1}, {"multiplier": 2**31}, "multiplier 2147483648 is neither 0"),
+        (RESCALE, [DType.S32], {"multiplier": -(2**30)}, {"multiplier": 1}, "multiplier 1 is neither 0"),
+        (RESCALE, [DType.S32], {"multiplier": 0}, {"multiplier": 2**30 - 1}, "is neither 0"),
+        (RESCALE, [DType.S32], {"shift": 2}, {"shift": 1}, "shift 1 lies outside [2, 62]"),
+        (RESCALE, [DType.S32], {"shift": 62}, {"shift": 63}, "shift 63 lies outside [2, 62]"),
+        (RESCALE, [DType.S8], {"zp_in": -128}, {"zp_in": 128}, "zero point 128 lies outside [-128, 127] of s8"),
+        (
+            RESCALE,
+            [DType.S8],
+            {"zp_out": 255},
+            {"zp_out": -1},
+            "zero point -1 of the result lies outside [0, 255] of u8",
+        ),
+        (RESCALE, [DType.S8], {"lo": 5, "hi": 5}, {"lo": 5, "hi": 4}, "clamp [5, 4] is no range within [0, 255]"),
+        (RESCALE, [DType.S8], {"hi": 255}, {"hi": 256}, "clamp [0, 256] is no range within [0, 255] of u8"),
+        (ADD, [DType.U8, DType.S8], {"multiplier_a": 2**21 - 1}, {"multiplier_a": 2**21}, "(-2097152, 2097152)"),
+        (ADD, [DType.U8, DType.S8], {"shift": 31}, {"shift": 32}, "shift 32 of a sum lies outside [1, 31]"),
+        (ADD, [DType.U8, DType.S16], {"multiplier_b": 1 - 2**31}, {"multiplier_b": -(2**31)}, "of a sum lies outside"),
+        (ADD, [DType.U8, DType.S16], {"shift": 62}, {"shift": 0}, "shift 0 of a sum lies outside [1, 62]"),
+        (ADD, [DType.U8, DType.S8], {"zp_b": -1}, {"zp_b": 200}, "zero point 200 lies outside [-128, 127] of s8"),
+        (DIV, [DType.U8, DType.U8], {"shift": 53}, {"shift": 54}, "shift 54 of a division is out of range"),
+        (DIV, [DType.U8, DType.U8], {"multiplier": 0}, {"multiplier": -1}, "multiplier -1 or shift"),
+        (MEAN, [DType.S16], {"zp_in": 1}, {"zp_in": 40000}, "zero point 40000 lies outside"),
+        (SOFTMAX, [DType.U8, np.zeros(256, np.int32)], {"hi": 255}, {"hi": 256}, "clamp [0, 256] is no range"),
+        (SOFTMAX, [DType.U8, np.zeros(256, np.int32)], {"one": 1}, {"one": 0}, "one=0 cannot stand for 1.0"),
+        (ops.IntPad((0, 0, 0, 1), 0), [DType.U8], {"value": 255}, {"value": 256}, "zero point 256 lies outside"),
+        (QUANTIZE, [DType.F32], {"zero_point": (255,)}, {"zero_point": (256,)}, "a zero point lies outside [0, 255]"),
+        (QUANTIZE, [DType.F32], {"scale": (1e-30,)}, {"scale": (0.0,)}, "a scale must be finite and positive"),
+        (
+            QUANTIZE,
+            [DType.F32],
+            {"scale": (1.0,) * 4, "zero_point": (0,) * 4, "axis": 1},
+            {"axis": 1},
+            "do not fit shape",
+        ),
+    ],
+)
+def test_attributes(
+    op: Op, operands: list[DType | AnyArray], good: dict[str, object], bad: dict[str, object], reason: str
+):
+    infer(dataclasses.replace(op, **good), *operands)
+    with pytest.raises(VerifyError, match=re.escape(reason)):
+        infer(dataclasses.replace(op, **bad), *operands)
+
+
+WEIGHT = np.ones((3, 4), np.int8)
+BIAS = s32(1, 2, 3)
+GOOD_M, GOOD_SHIFT = s32(2**30, 0, 2**31 - 1), s32(2, 31, 62)
+
+
+@pytest.mark.parametrize(
+    ("op", "operands", "reason"),
+    [
+        (GEMM, [DType.S16, WEIGHT, BIAS, GOOD_M, GOOD_SHIFT], "operand 0 has dtype s16, expected u8 or s8"),
+        (GEMM, [DType.U8, WEIGHT.astype(np.uint8), BIAS, GOOD_M, GOOD_SHIFT], "operand 1 has dtype u8, expected s8"),
+        (GEMM, [DType.U8, WEIGHT, BIAS.astype(np.int64), GOOD_M, GOOD_SHIFT], "operand 2 has dtype s64, expected s32"),
+        (GEMM, [DType.U8, WEIGHT, s32(1, 2), GOOD_M, GOOD_SHIFT], "operand 2 has shape [2], expected [3]"),
+        (GEMM, [DType.U8, WEIGHT, BIAS, s32(2**30, 5, 2**30), GOOD_SHIFT], "multiplier 5 is neither 0"),
+        (GEMM, [DType.U8, WEIGHT, BIAS, GOOD_M, s32(2, 63, 4)], "shift 63 lies outside [2, 62]"),
+        (GEMM, [DType.U8, WEIGHT, BIAS, GOOD_M, s32(2, 3, 1)], "shift 1 lies outside [2, 62]"),
+        (GEMM, [DType.U8, WEIGHT, BIAS, GOOD_M], "a multiplier needs a shift"),
+        (GEMM, [DType.U8, WEIGHT, BIAS], "result dtype u8: s32 goes without multiplier and shift"),
+        (ops.IntGemm(zp_in=0), [DType.U8, WEIGHT, BIAS, GOOD_M, GOOD_SHIFT], "result dtype s32: s32 goes without"),
+        (PRELU, [DType.U8, s32(2**30, 2**30, 1, 0), s32(2, 2, 2, 2)], "multiplier 1 is neither 0"),
+        (ADD, [DType.S32, DType.U8], "operand 0 has dtype s32, expected u8 or s8 or s16"),
+        (RESCALE, [DType.F32], "operand 0 has dtype f32, expected an integer"),
+        (ops.IntLut(), [DType.U8, np.zeros(256, np.float32)], "operand 1 has dtype f32, expected u8 or s8 or s16"),
+        (ops.IntLut(), [DType.U8, np.zeros(255, np.uint8)], "a table of [255] cannot be indexed by u8"),
+        (SOFTMAX, [DType.S16, np.zeros(256, np.int32)], "exp_low goes with 16-bit operands and only with them"),
+        (QUANTIZE, [DType.U8], "operand 0 has dtype u8, expected f32"),
+    ],
+)
+def test_operands(op: Op, operands: list[DType | AnyArray], reason: str):
+    with pytest.raises(VerifyError, match=re.escape(reason)):
+        infer(op, *operands)
+
+
+def test_a_good_gemm():
+    assert infer(GEMM, DType.U8, WEIGHT, BIAS, GOOD_M, GOOD_SHIFT) == TensorType(DType.U8, (2, 3))
