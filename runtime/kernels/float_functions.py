@@ -28,12 +28,12 @@ def clamp_f64(value: float, low: float, high: float) -> float:
 
 
 @inlined
-def exponential_minus_one(x: float) -> float:
-    """exp(x) − 1 for float64, relative error below 1e-9; x is clamped to [−150, 130], beyond the range of float32.
+def exponential_parts(x: float) -> tuple[float, float]:
+    """2^n and exp(r) − 1 with exp(x) = 2^n · exp(r), |r| <= ln(2)/2; relative error below 1e-9.
 
-    exp(x) = 2^n · exp(r) with |r| <= ln(2)/2, and exp(r) − 1 is its Taylor polynomial of degree 9.
+    The second is its Taylor polynomial of degree 9. x is clamped to ±700, far beyond the range of float32.
     """
-    bounded = clamp_f64(x, -150.0, 130.0)
+    bounded = clamp_f64(x, -700.0, 700.0)
     shifted = bounded * _LOG2_E + _ROUND
     r = bounded - (shifted - _ROUND) * _LN2
     power = double_of_bits((bits_of_double(shifted) << 52) + (np.int64(1023) << 52))
@@ -45,8 +45,21 @@ def exponential_minus_one(x: float) -> float:
     p = p * r + 1 / 24
     p = p * r + 1 / 6
     p = p * r + 1 / 2
-    p = p * r * r + r
-    return power * p + (power - 1.0)
+    return power, p * r * r + r
+
+
+@inlined
+def exponential(x: float) -> float:
+    """exp(x) for float64, relative error below 1e-9 within the range of float32."""
+    power, rest = exponential_parts(x)
+    return power + power * rest
+
+
+@inlined
+def exponential_minus_one(x: float) -> float:
+    """exp(x) − 1 likewise, for small x too."""
+    power, rest = exponential_parts(x)
+    return power * rest + (power - 1.0)
 
 
 @inlined
@@ -56,7 +69,7 @@ def leaky_relu(x: float, p: float, q: float) -> float:  # noqa: ARG001
 
 @inlined
 def sigmoid(x: float, p: float, q: float) -> float:  # noqa: ARG001
-    return 1.0 / (2.0 + exponential_minus_one(-x))
+    return 1.0 / (1.0 + exponential(-x))
 
 
 @inlined
@@ -71,7 +84,7 @@ def hard_swish(x: float, p: float, q: float) -> float:  # noqa: ARG001
 
 @inlined
 def silu(x: float, p: float, q: float) -> float:  # noqa: ARG001
-    return x / (2.0 + exponential_minus_one(-x))
+    return x / (1.0 + exponential(-x))
 
 
 @inlined
@@ -104,8 +117,8 @@ def error_function(x: float, p: float, q: float) -> float:  # noqa: ARG001
 
 
 @inlined
-def exponential(x: float, p: float, q: float) -> float:  # noqa: ARG001
-    return 1.0 + exponential_minus_one(x)
+def natural_exponential(x: float, p: float, q: float) -> float:  # noqa: ARG001
+    return exponential(x)
 
 
 @inlined
@@ -201,7 +214,7 @@ def float_erf(operands: int, share: int, shares: int) -> None:
 @kernel("float_exp", words=_WORDS)
 def float_exp(operands: int, share: int, shares: int) -> None:
     """`exp`."""
-    map_elements(operands, share, shares, exponential)
+    map_elements(operands, share, shares, natural_exponential)
 
 
 @kernel("float_log", words=_WORDS)

@@ -8,7 +8,7 @@ from numba import njit
 
 from qcompiler.runtime.kernels.arithmetic import inlined
 from qcompiler.runtime.kernels.float_bits import largest_f32
-from qcompiler.runtime.kernels.float_functions import exponential_minus_one
+from qcompiler.runtime.kernels.float_functions import exponential
 from qcompiler.runtime.kernels.memory import load_f32, load_s64, store_f32
 from qcompiler.runtime.kernels.registry import kernel
 
@@ -71,7 +71,7 @@ def soften_row(x: int, out: int, length: int) -> None:
         largest = largest_f32(largest, load_f32(x, k))
     for k in range(length):
         difference = np.float64(load_f32(x, k)) - np.float64(largest)
-        store_f32(out, k, np.float32(1.0 + exponential_minus_one(difference)))
+        store_f32(out, k, np.float32(exponential(difference)))
     scale = 1.0 / total(out, length)
     for k in range(length):
         store_f32(out, k, np.float32(load_f32(out, k) * scale))
@@ -86,9 +86,9 @@ def soften_column(x: int, out: int, length: int, step: int) -> None:
     weight = 0.0
     for k in range(length):
         difference = np.float64(load_f32(x, k * step)) - np.float64(largest)
-        exponential = np.float32(1.0 + exponential_minus_one(difference))
-        weight += exponential
-        store_f32(out, k * step, exponential)
+        part = np.float32(exponential(difference))
+        weight += part
+        store_f32(out, k * step, part)
     scale = 1.0 / weight
     for k in range(length):
         store_f32(out, k * step, np.float32(load_f32(out, k * step) * scale))

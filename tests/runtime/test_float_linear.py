@@ -1,0 +1,183 @@
+"""Float convolutions and products: close to the reference, and the same bits wherever an element is computed."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from qcompiler import reference
+from qcompiler.errors import UnsupportedOpError
+from qcompiler.ir import AnyArray, DType, Graph, Op, TensorType
+from qcompiler.ir.ops import Conv, Gemm, MatMul
+from qcompiler.runtime import isa
+from qcompiler.runtime.codegen.float_tile import float_tile_for
+from qcompiler.runtime.session import Session
+
+few = settings(max_examples=30, suppress_health_check=[HealthCheck.too_slow])
+seeds = st.integers(0, 2**32 - 1)
+INFINITY = float("inf")
+
+
+def single(op: Op, arrays: Sequence[AnyArray], constants: Sequence[AnyArray] = ()) -> Graph:
+    graph = Graph("single")
+    operands = [graph.add_input(f"x{i}", TensorType(DType.F32, array.shape)) for i, array in enumerate(arrays)]
+    operands += [graph.add_constant(array) for array in constants]
+    graph.add_output(graph.add_node(op, operands).result, "y")
+    return graph
+
+
+def compute(op: Op, arrays: Sequence[AnyArray], constants: Sequence[AnyArray] = (), threads: int = 1) -> AnyArray:
+    feeds = {f"x{i}": array for i, array in enumerate(arrays)}
+    return Session(single(op, arrays, constants), threads=threads).run(feeds)["y"]
+
+
+def check(run_in_shares, op: Op, bare: Op, arrays: Sequence[AnyArray], constants: Sequence[AnyArray], terms: int) -> None:
+    """The same bits in any number of shares, and no further from the reference than a chain of `terms` roundings.
+
+    `bare` is `op` without its clamp, which moves no two results apart.
+    """
+    graph, feeds = single(op, arrays, constants), {f"x{i}": array for i, array in enumerate(arrays)}
+    first, *others = (run_in_shares(graph, feeds, shares)["y"] for shares in (1, 2, 5))
+    for other in others:
+        assert np.array_equal(first, other)
+    sizes = [np.abs(array) for array in arrays]
+    total = reference.run(single(bare, sizes, [np.abs(c) for c in constants]), dict(zip(feeds, sizes, strict=True)))["y"]
+    exact = reference.run(graph, feeds)["y"]
+    assert (np.abs(first.astype(np.float64) - exact) <= (terms + 3) * 2.0**-24 * total).all()
+
+
+def normal(seed: int, *shapes: Sequence[int]) -> list[AnyArray]:
+    rng = np.random.default_rng(seed)
+    return [rng.standard_normal(shape).astype(np.float32) for shape in shapes]
+
+
+@few
+@given(data=st.data())
+def test_convolution(run_in_shares, data):
+    def draw(low: int, high: int) -> int:
+        return data.draw(st.integers(low, high))
+
+    rank, group, batch = draw(1, 2), draw(1, 3), draw(1, 2)
+    per_group, cout = draw(1, 5), group * draw(1, 9)
+    kernel, strides, dilations = ([draw(1, 3) for _ in range(rank)] for _ in range(3))
+    pads = [draw(0, 3) for _ in range(2 * rank)]
+    size = [(k - 1) * d + draw(1, 30) for k, d in zip(kernel, dilations, strict=True)]
+    clamp = data.draw(st.sampled_from([None, (0.0, 1.0), (-INFINITY, 0.5)]))
+    bias = [[cout]] if data.draw(st.booleans()) else []
+    x, *constants = normal(data.draw(seeds), (batch, group * per_group, *size), (cout, per_group, *kernel), *bias)
+    op, bare = (Conv(tuple(strides), tuple(pads), tuple(dilations), group, c) for c in (clamp, None))
+    check(run_in_shares, op, bare, [x], constants, per_group * int(np.prod(kernel)))
+
+
+@few
+@given(seed=seeds, channels=st.integers(2, 4), multiplier=st.integers(1, 2), width=st.integers(3, 80), stride=st.integers(1, 3))
+def test_depthwise_convolution(run_in_shares, seed, channels, multiplier, width, stride):
+    x, weight, bias = normal(seed, (2, channels, 9, width), (channels * multiplier, 1, 3, 3), [channels * multiplier])
+    op = Conv((stride, stride), (1, 1, 0, 2), (2, 1), channels)
+    check(run_in_shares, op, op, [x], [weight, bias], 9)
+
+
+def test_depthwise_plane_of_many_strips(run_in_shares):
+    x, weight = normal(0, (1, 2, 90, 300), (2, 1, 3, 3))
+    op = Conv((1, 1), (1, 1, 1, 1), (1, 1), 2)
+    check(run_in_shares, op, op, [x], [weight], 9)
+
+
+@few
+@given(
+    seed=seeds, lead=st.lists(st.integers(1, 5), max_size=2), depth=st.integers(1, 70), features=st.integers(1, 70),
+    clamped=st.booleans(), biased=st.booleans(),
+)  # fmt: skip
+def test_fully_connected(run_in_shares, seed, lead, depth, features, clamped, biased):
+    x, *constants = normal(seed, (*lead, depth), (features, depth), *([[features]] if biased else []))
+    op = Gemm((-1.0, INFINITY) if clamped else None)
+    check(run_in_shares, op, Gemm(), [x], constants, depth)
+
+
+@few
+@given(seed=seeds, sizes=st.tuples(*[st.integers(1, 40)] * 3), data=st.data())
+def test_matrix_product(run_in_shares, seed, sizes, data):
+    batch = data.draw(st.lists(st.integers(1, 3), max_size=2))
+    left, right = (
+        [1 if data.draw(st.booleans()) else size for size in batch[data.draw(st.integers(0, len(batch))) :]]
+        for _ in range(2)
+    )
+    rows, depth, columns = sizes
+    a, b = normal(seed, (*left, rows, depth), (*right, depth, columns))
+    check(run_in_shares, MatMul(), MatMul(), [a, b], [], depth)
+
+
+@pytest.mark.parametrize("group", [1, 2, 6])
+def test_sample_has_the_same_bits_in_any_batch(group):
+    x, weight, bias = normal(1, (5, 6, 11, 13), (12, 6 // group, 3, 3), [12])
+    op = Conv((2, 1), (1, 1, 1, 1), (1, 1), group)
+    whole = compute(op, [x], [weight, bias])
+    assert np.array_equal(compute(op, [x], [weight, bias], threads=3), whole)
+    for i in range(5):
+        assert np.array_equal(compute(op, [x[i : i + 1]], [weight, bias])[0], whole[i])
+
+
+@pytest.mark.parametrize("group", [1, 4])
+def test_pixel_has_the_same_bits_in_any_lane(group):
+    """Each output pixel once more from an image that holds its window alone."""
+    x, weight, bias = normal(2, (1, 4, 5, 37), (8, 4 // group, 3, 3), [8])
+    op = Conv((1, 1), (0, 0, 0, 0), (1, 1), group)
+    whole = compute(op, [x], [weight, bias])
+    for row in range(whole.shape[2]):
+        for column in range(0, whole.shape[3], 5):
+            window = x[:, :, row : row + 3, column : column + 3]
+            assert np.array_equal(compute(op, [window], [weight, bias])[0, :, 0, 0], whole[0, :, row, column])
+
+
+def test_row_and_feature_have_the_same_bits_in_any_tile():
+    x, weight, bias = normal(3, (7, 50), (61, 50), [61])
+    whole = compute(Gemm(), [x], [weight, bias])
+    for row in range(7):
+        assert np.array_equal(compute(Gemm(), [x[row : row + 1]], [weight, bias])[0], whole[row])
+    for start in (1, 17, 60):
+        assert np.array_equal(compute(Gemm(), [x], [weight[start:], bias[start:]]), whole[:, start:])
+
+
+def test_every_product_is_added_with_one_rounding_or_every_one_with_two():
+    """1 + e has a square that float32 rounds; a fused multiply-add after the sum −1 keeps what was cut off."""
+    e = np.float32(2.0**-12)
+    x, weight = np.full((1, 1, 1, 40), 1 + e, np.float32), np.full((5, 1, 1, 1), 1 + e, np.float32)
+    square = np.float32(1 + e) * np.float32(1 + e)
+    y = compute(Conv((1, 1), (0,) * 4, (1, 1)), [x], [weight, np.full(5, -square, np.float32)])
+    assert len(np.unique(y)) == 1
+    assert y.flat[0] in (0.0, np.float64(1 + e) ** 2 - square)
+
+
+@pytest.mark.parametrize("isa_name", isa.available())
+def test_each_available_tile(isa_name, monkeypatch, run_in_shares):
+    monkeypatch.setenv(isa.ENVIRONMENT_VARIABLE, isa_name)
+    width = float_tile_for(isa_name).width
+    x, weight, bias = normal(4, (1, 6, 3, width), (9, 6, 3, 3), [9])
+    op = Conv((1, 1), (1, 1, 1, 1), (1, 1))
+    check(run_in_shares, op, op, [x], [weight, bias], 54)
+    x, weight, bias = normal(5, (5, 33), (width + 1, 33), [width + 1])
+    check(run_in_shares, Gemm(), Gemm(), [x], [weight, bias], 33)
+
+
+def test_nan_passes_a_clamp():
+    x = np.array([[1.0, np.nan], [2.0, 3.0]], np.float32)
+    y = compute(Gemm((0.0, 1.0)), [x], [np.eye(2, dtype=np.float32)])
+    assert np.isnan(y[0]).all()
+    assert y[1].tolist() == [1.0, 1.0]
+
+
+def test_empty_batch():
+    x, weight = normal(6, (0, 3, 5, 5), (4, 3, 3, 3))
+    assert compute(Conv((1, 1), (0,) * 4, (1, 1)), [x], [weight]).shape == (0, 4, 3, 3)
+    assert compute(Gemm(), [x[:, 0]], [weight[:, :, 0, 0].repeat(2, 1)[:, :5]]).shape == (0, 5, 4)
+
+
+def test_what_has_no_kernel_is_refused():
+    x, weight = normal(7, (1, 1, 4, 4, 4), (1, 1, 3, 3, 3))
+    with pytest.raises(UnsupportedOpError, match="'conv' .*3 spatial axes"):
+        compute(Conv((1,) * 3, (0,) * 6, (1,) * 3), [x], [weight])
+    x, weight = normal(8, (2, 4), (3, 4))
+    with pytest.raises(UnsupportedOpError, match="'gemm' .*constants; use matmul"):
+        compute(Gemm(), [x, weight])
