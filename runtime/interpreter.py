@@ -233,36 +233,47 @@ class PlanCache:
         self._max_bytes = max_bytes
         self._progress = progress
         self._plans: OrderedDict[Shapes, Plan] = OrderedDict()
-        self._lock = threading.RLock()
+        self.renew_locks()
         _caches.add(self)
 
     def __len__(self) -> int:
         return len(self._plans)
 
     def plan_for(self, shapes: Shapes) -> Plan:
-        """The plan for these input shapes; made, under a lock, if it is not there."""
-        with self._lock:
-            plan = self._plans.pop(shapes, None)
-            if plan is None:
-                plan = Plan(self._build(shapes), self._threads, progress=self._progress)
-            self._plans[shapes] = plan
-            self._drop_old()
-            return plan
+        """The plan for these input shapes; one at a time is made, while plans that are there can be used."""
+        plan = self._known(shapes)
+        if plan is None:
+            with self._build_lock:
+                plan = self._known(shapes)  # another thread may have made it meanwhile
+                if plan is None:
+                    plan = Plan(self._build(shapes), self._threads, progress=self._progress)
+                    self._keep(shapes, plan)
+        return plan
 
     def run(self, inputs: Sequence[AnyArray]) -> list[AnyArray]:
         """Run on arrays of any shapes that `build` accepts; see `Plan.run`."""
         return self.plan_for(tuple(array.shape for array in inputs)).run(inputs)
 
-    def renew_lock(self) -> None:
-        """Forget who holds the lock: in a forked child, a thread that held it does not exist."""
-        self._lock = threading.RLock()
+    def renew_locks(self) -> None:
+        """Forget who holds the locks: in a forked child, a thread that held one does not exist."""
+        self._build_lock = threading.Lock()
+        self._lock = threading.Lock()  # of `_plans`, held for moments only
 
-    def _drop_old(self) -> None:
-        def held() -> int:
-            return sum(max(plan.retained_bytes, plan.arena_bytes) for plan in self._plans.values())
+    def _known(self, shapes: Shapes) -> Plan | None:
+        with self._lock:
+            plan = self._plans.get(shapes)
+            if plan is not None:
+                self._plans.move_to_end(shapes)
+            return plan
 
-        while len(self._plans) > 1 and (len(self._plans) > self._max_plans or held() > self._max_bytes):
-            self._plans.popitem(last=False)
+    def _keep(self, shapes: Shapes, plan: Plan) -> None:
+        with self._lock:
+            self._plans[shapes] = plan
+            while len(self._plans) > 1 and (len(self._plans) > self._max_plans or self._held() > self._max_bytes):
+                self._plans.popitem(last=False)
+
+    def _held(self) -> int:
+        return sum(max(plan.retained_bytes, plan.arena_bytes) for plan in self._plans.values())
 
 
 _caches: "weakref.WeakSet[PlanCache]" = weakref.WeakSet()
@@ -270,7 +281,7 @@ _caches: "weakref.WeakSet[PlanCache]" = weakref.WeakSet()
 
 def _renew_locks() -> None:
     for cache in _caches:
-        cache.renew_lock()
+        cache.renew_locks()
 
 
 if hasattr(os, "register_at_fork"):

@@ -404,6 +404,28 @@ def test_a_failing_build_leaves_the_cache_usable():
     assert np.array_equal(result, widened(np.ones((2, 2), np.uint8)))
 
 
+def test_known_shapes_do_not_wait_for_a_plan_in_the_making():
+    building, used = threading.Event(), threading.Event()
+
+    def build(shapes: Shapes) -> Program:
+        if shapes == ((2, 4),):
+            building.set()
+            assert used.wait(20)
+        return widening(shapes)
+
+    plans = PlanCache(build)
+    known, new = np.ones((1, 4), np.uint8), np.ones((2, 4), np.uint8)
+    plans.run([known])
+    results: list[Bytes] = []
+    builder = threading.Thread(target=lambda: results.extend(plans.run([new])))
+    builder.start()
+    assert building.wait(20)
+    assert np.array_equal(plans.run([known])[0], widened(known))
+    used.set()
+    builder.join()
+    assert np.array_equal(results[0], widened(new))
+
+
 def test_dropped_plans_are_freed():
     plans = PlanCache(widening, max_plans=1)
     plans.run([np.zeros((1, 4), np.uint8)])
