@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qcompiler.errors import RuntimeInputError, UsageError, VerifyError
-from qcompiler.ir.types import DType
+from qcompiler.ir.types import AnyArray, DType
 from qcompiler.runtime.interpreter import Plan, PlanCache, Shapes
 from qcompiler.runtime.kernels.memory import load_s64, load_u8, store_s32, store_u8
 from qcompiler.runtime.kernels.registry import kernel
@@ -416,7 +416,7 @@ def test_known_shapes_do_not_wait_for_a_plan_in_the_making():
     plans = PlanCache(build)
     known, new = np.ones((1, 4), np.uint8), np.ones((2, 4), np.uint8)
     plans.run([known])
-    results: list[Bytes] = []
+    results: list[AnyArray] = []
     builder = threading.Thread(target=lambda: results.extend(plans.run([new])))
     builder.start()
     assert building.wait(20)
