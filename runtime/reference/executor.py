@@ -29,7 +29,7 @@ def run(graph: Graph, feeds: Mapping[str, AnyArray], *, on_value: OnValue | None
             `to_real` gives the real numbers that an array means.
 
     Returns:
-        The outputs by their public names.
+        The outputs by their public names. An array may be an input's own, or a constant's and then read-only.
 
     Raises:
         RuntimeInputError: an input is missing, unknown, or of the wrong dtype or shape.
