@@ -1,21 +1,26 @@
 """A compiled model as bytes: the IR text, its constants and where it came from.
 
-Sections of the container: ``graph`` (the text form, UTF-8), ``index`` (JSON: SHA-256, dtype, shape, offset of every
-constant), ``constants`` (their bytes, each at a multiple of 64), ``summary`` and ``provenance`` (JSON). Loading
-recomputes every checksum, parses and verifies the graph, and proves again that no accumulator overflows, so a file
-that was altered with matching checksums is still either refused or a valid integer program.
+Sections of the container: ``graph`` (the text form, UTF-8), ``index`` (JSON: ``[dtype, shape, width]`` of every constant
+that the text names by its hash, in the order of the section that follows), ``constants`` (their elements, each
+constant at a multiple of 64), ``summary`` and ``provenance`` (JSON). Integers are stored in `width` bytes, as many as
+the widest of them needs: most biases need three, shifts one. Loading recomputes every checksum and hash, parses and
+verifies the graph, and proves again that no accumulator overflows, so a file that was altered with matching checksums
+is still either refused or a valid integer program.
 """
 
 import json
+import math
 import mmap
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from qcompiler.container import ALIGNMENT, pack_sections, unpack_sections
 from qcompiler.errors import ArtifactError, QCompilerError
-from qcompiler.ir import AnyArray, DType, Graph, Stage
+from qcompiler.ir import AnyArray, DType, Graph, Stage, TensorType
+from qcompiler.ir.graph import content_digest
 from qcompiler.ir.parser import parse_graph
 from qcompiler.ir.printer import is_inline, print_graph
 from qcompiler.ir.verifier import verify
@@ -26,20 +31,18 @@ _SECTIONS = ("graph", "index", "constants", "summary", "provenance")
 
 def encode(graph: Graph, summary: Mapping[str, Any], provenance: Mapping[str, Any]) -> bytes:
     """The artifact of an integer graph; deterministic."""
-    index: list[dict[str, Any]] = []
-    blobs: list[bytes] = []
-    offset = 0
-    for digest, (value_type, array) in _referenced_constants(graph).items():
-        data = array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes()
-        index.append({"sha256": digest, "dtype": value_type, "shape": array.shape, "offset": offset})
-        padding = -len(data) % ALIGNMENT
-        blobs += [data, b"\0" * padding]
-        offset += len(data) + padding
+    index: list[tuple[str, tuple[int, ...], int]] = []
+    blob = bytearray()
+    for value in _referenced_constants(graph):
+        data, width = _narrow(value.data)
+        index.append((value.type.dtype, value.data.shape, width))
+        blob += data
+        blob += bytes(-len(blob) % ALIGNMENT)
     return pack_sections(
         {
             "graph": print_graph(graph).encode(),
             "index": _to_json(index),
-            "constants": b"".join(blobs),
+            "constants": bytes(blob),
             "summary": _to_json(reproducible(summary)),
             "provenance": _to_json(dict(provenance)),
         }
@@ -63,17 +66,48 @@ def decode(data: bytes | mmap.mmap, origin: str) -> tuple[Graph, dict[str, Any],
         verify(graph)
         _prove_again(graph)
         return graph, dict(_from_json(sections["summary"])), dict(_from_json(sections["provenance"]))
-    except (QCompilerError, ValueError, KeyError, TypeError) as error:
+    except (QCompilerError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise ArtifactError(f"{origin} is not a valid compiled model: {error}") from error
 
 
-def _referenced_constants(graph: Graph) -> dict[str, tuple[DType, AnyArray]]:
-    """The dtype and array of every constant that the text names by its hash, each once."""
-    return {
-        value.digest: (value.type.dtype, value.data)
+@dataclass(frozen=True, slots=True)
+class _Referenced:
+    """A constant that the text names by its hash."""
+
+    type: TensorType
+    data: AnyArray
+
+
+def _referenced_constants(graph: Graph) -> list[_Referenced]:
+    """Every constant that is not written out in the text, each content once."""
+    found = {
+        value.digest: _Referenced(value.type, value.data)
         for value in graph.constants()
         if value.data is not None and not is_inline(value.data)
     }
+    return list(found.values())
+
+
+def _narrow(array: AnyArray) -> tuple[bytes, int]:
+    """The elements, little-endian, without the upper bytes that only repeat the sign; and the bytes kept of each."""
+    size = array.dtype.itemsize
+    plain = array.astype(array.dtype.newbyteorder("<"), copy=False)
+    if array.dtype.kind != "i" or size == 1 or not array.size:
+        return plain.tobytes(), size
+    extremes = int(array.max()), int(array.min())
+    width = max(v.bit_length() if v >= 0 else (-v - 1).bit_length() for v in extremes) // 8 + 1
+    return plain.reshape(-1, 1).view(np.uint8)[:, :width].tobytes(), width
+
+
+def _widen(stored: memoryview, dtype: np.dtype[Any], width: int) -> AnyArray:
+    """The inverse of `_narrow`; without a copy where nothing was left out."""
+    little = dtype.newbyteorder("<")
+    if width == dtype.itemsize:
+        return np.frombuffer(stored, little).astype(dtype, copy=False)
+    kept = np.frombuffer(stored, np.uint8).reshape(-1, width)
+    sign = np.where(kept[:, -1:] & 0x80, np.uint8(0xFF), np.uint8(0))
+    parts = (kept, np.repeat(sign, dtype.itemsize - width, axis=1))
+    return np.ascontiguousarray(np.concatenate(parts, axis=1)).view(little)[:, 0].astype(dtype, copy=False)
 
 
 def _prove_again(graph: Graph) -> None:
@@ -84,20 +118,22 @@ def _prove_again(graph: Graph) -> None:
             raise ArtifactError(f"an accumulator of node '{proof.node}' can overflow; the file was altered")
 
 
-def _constants(index: list[dict[str, Any]], blob: memoryview) -> dict[str, AnyArray]:
-    """Arrays over the memory of `blob`, by content hash."""
+def _constants(index: Any, blob: memoryview) -> dict[str, AnyArray]:  # noqa: ANN401  # parsed JSON, not yet checked
+    """Arrays by content hash."""
     constants: dict[str, AnyArray] = {}
-    for entry in index:
-        dtype, shape, offset = DType(entry["dtype"]).numpy, tuple(entry["shape"]), entry["offset"]
-        if not all(isinstance(d, int) and d >= 0 for d in (*shape, offset)):
-            raise ArtifactError(f"constant {entry['sha256']} has shape {shape} at offset {offset}")
-        count = 1
-        for dim in shape:
-            count *= dim
-        if offset % ALIGNMENT or offset + count * dtype.itemsize > len(blob):
-            raise ArtifactError(f"constant {entry['sha256']} of shape {shape} lies outside its section")
-        array = np.frombuffer(blob, dtype.newbyteorder("<"), count, offset).reshape(shape)
-        constants[entry["sha256"]] = array.astype(dtype, copy=False)
+    offset = 0
+    for name, dims, width in index:
+        dtype, shape = DType(name), tuple(dims)
+        if not all(isinstance(d, int) and d >= 0 for d in shape) or width not in range(1, dtype.itemsize + 1):
+            raise ArtifactError(f"a constant has dtype {dtype}, shape {shape} and {width} bytes an element")
+        if width < dtype.itemsize and dtype not in (DType.S16, DType.S32, DType.S64):
+            raise ArtifactError(f"{width} bytes cannot hold an element of {dtype}")
+        size = math.prod(shape) * width
+        if offset + size > len(blob):
+            raise ArtifactError(f"a constant of shape {shape} lies outside its section")
+        array = _widen(blob[offset : offset + size], dtype.numpy, width).reshape(shape)
+        constants[content_digest(TensorType(dtype, shape), array)] = array
+        offset += size + -size % ALIGNMENT
     return constants
 
 

@@ -63,7 +63,8 @@ def pass_facts(results: Sequence[PassResult]) -> list[dict[str, Any]]:
 
 
 def reproducible(summary: Mapping[str, Any]) -> dict[str, Any]:
-    """The part of a summary that goes into the artifact: without times and sizes of the file itself."""
-    facts = {k: v for k, v in summary.items() if k not in ("seconds", "artifact_bytes")}
-    facts["passes"] = [{k: v for k, v in p.items() if k != "seconds"} for p in facts.get("passes", [])]
-    return facts
+    """The part of a summary that goes into the artifact.
+
+    Not the times, the size of the file itself, and the passes, which the pipeline in the provenance names.
+    """
+    return {k: v for k, v in summary.items() if k not in ("seconds", "artifact_bytes", "passes")}

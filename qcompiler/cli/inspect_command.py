@@ -24,7 +24,7 @@ def inspect_command(artifact: Path, *, as_json: bool, ir: bool) -> None:
     if ir:
         click.echo(print_graph(model.graph))
         return
-    summary = dict(model.summary) | {"artifact_bytes": artifact.stat().st_size, "seconds": None}
+    summary = dict(model.summary) | {"artifact_bytes": artifact.stat().st_size}
     if as_json:
         click.echo(json.dumps(summary | {"provenance": dict(model.provenance)}, indent=2, sort_keys=True))
         return

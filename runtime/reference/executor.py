@@ -89,7 +89,7 @@ def _bind_feed(value: Value, array: object, symbols: dict[str, int]) -> None:
         raise RuntimeInputError(f"input {value.name!r} is {array.dtype}, expected {wanted.dtype.numpy}")
     if wanted.dtype is DType.S4 and array.size and (array.min() < -8 or array.max() > 7):
         raise RuntimeInputError(f"input {value.name!r} holds values outside [-8, 7], the range of s4")
-    shape = f"input {value.name!r} has shape {list(array.shape)}, expected {format_shape(wanted.shape)}"
+    shape = f"input {value.name!r} has shape {format_shape(array.shape)}, expected {format_shape(wanted.shape)}"
     if array.ndim != wanted.rank:
         raise RuntimeInputError(shape)
     for size, dim in zip(array.shape, wanted.shape, strict=True):

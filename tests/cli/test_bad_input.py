@@ -27,7 +27,7 @@ def save_model(path: Path, nodes: list[onnx.NodeProto], constants: Arrays, opset
         nodes,
         "test",
         [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 2, 4, 4])],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N", "C", "H", "W"])],
         [numpy_helper.from_array(a, n) for n, a in constants.items()],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
@@ -62,7 +62,7 @@ def broken_models() -> dict[str, tuple[Callable[[Path, Path], object], list[str]
             [helper.make_node("StringNormalizer", ["x"], ["y"], name="strings")],
             "test",
             [helper.make_tensor_value_info("x", TensorProto.STRING, [1])],
-            [helper.make_tensor_value_info("y", TensorProto.STRING, None)],
+            [helper.make_tensor_value_info("y", TensorProto.STRING, [1])],
         )
         path.write_bytes(helper.make_model(graph, ir_version=8).SerializeToString())
 
@@ -220,7 +220,7 @@ def test_a_read_only_directory_is_refused_before_the_work(assets, here, capsys, 
 
     folder = here / "locked"
     folder.mkdir()
-    monkeypatch.setattr(os, "access", lambda *_arguments, **_options: False)
+    monkeypatch.setattr(os, "access", lambda path, _mode, **_options: Path(path) != folder)
     assert run([str(assets / "digits_cnn.onnx"), "-o", str(folder / "out.qc")]) == 2
     assert "locked" in capsys.readouterr().err
 
