@@ -21,7 +21,7 @@ class VerifyInteger(Pass):
         x -> int.quantize -> conv -> int.dequantize -> y             an error: conv works on float32
         x -> int.quantize -> int.conv -> int.dequantize -> y         fine
 
-    The pass changes nothing.
+    Known limits: none; the pass changes nothing.
     """
 
     name: ClassVar[str] = "verify-integer"

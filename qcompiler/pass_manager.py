@@ -9,6 +9,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 
 from qcompiler.errors import (
@@ -106,7 +107,7 @@ class PassManager:
         verify(graph)
         self._call_back(None, graph, self._pipeline[0] if self._pipeline else None)
         results = []
-        for step, following in zip(self._pipeline, (*self._pipeline[1:], None), strict=True):
+        for step, following in zip_longest(self._pipeline, self._pipeline[1:]):
             results.append(self._run_pass(step, graph, context))
             self._call_back(step, graph, following)
         return results

@@ -1,0 +1,45 @@
+"""The pipelines of all levels and targets are sound."""
+
+from itertools import pairwise
+
+import pytest
+
+from qcompiler.errors import UsageError
+from qcompiler.ir import Stage
+from qcompiler.pass_manager import check_stages, format_pipeline, parse_pipeline
+from qcompiler.pipeline import PIPELINES, pipeline_for
+
+EVERY = [(target, level) for target, levels in PIPELINES.items() for level in range(len(levels))]
+
+
+@pytest.mark.parametrize(("target", "level"), EVERY)
+def test_pipelines_lead_from_float_to_a_checked_integer_graph(target: str, level: int):
+    passes = pipeline_for(target, level)
+    assert check_stages(passes, Stage.FLOAT) is Stage.INTEGER
+    assert [step.name for step in passes[-2:]] == ["prove-accumulators", "verify-integer"]
+
+
+@pytest.mark.parametrize(("target", "level"), EVERY)
+def test_what_is_printed_can_be_given_back(target: str, level: int):
+    passes = pipeline_for(target, level)
+    assert parse_pipeline(format_pipeline(passes)) == passes
+
+
+def test_each_level_does_more_than_the_one_below():
+    for levels in PIPELINES.values():
+        lengths = [len(level) for level in levels]
+        assert lengths == sorted(set(lengths))
+        for below, above in pairwise(levels):
+            assert set(below) <= set(above)
+
+
+def test_the_default_is_level_2_for_int8():
+    assert pipeline_for() == pipeline_for("int8", 2)
+
+
+def test_unknown_targets_and_levels_are_named():
+    with pytest.raises(UsageError, match=r"there is no target 'int4'; did you mean 'int8'\?; the targets are: int8"):
+        pipeline_for("int4")
+    for level in (-1, 4):
+        with pytest.raises(UsageError, match=f"there is no optimization level {level}; the levels are 0 to 3"):
+            pipeline_for("int8", level)
