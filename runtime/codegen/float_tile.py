@@ -64,7 +64,7 @@ def tile_rows(_builder: ir.IRBuilder) -> ir.Value:
 
 
 @emitted(types.void, *[types.int64] * 10, types.float32, types.float32)
-def product_tile(  # noqa: PLR0913 - a kernel's inner call has no structs
+def product_tile(  # noqa: PLR0913, PLR0917 - a kernel's inner call has no structs
     builder: ir.IRBuilder,
     vectors: ir.Value,
     last_row: ir.Value,
@@ -114,7 +114,7 @@ def product_tile(  # noqa: PLR0913 - a kernel's inner call has no structs
 
 
 @emitted(types.void, *[types.int64] * 6, types.float32, types.float32, types.float32)
-def window_tile(  # noqa: PLR0913
+def window_tile(  # noqa: PLR0913, PLR0917 - the same
     builder: ir.IRBuilder,
     vectors: ir.Value,
     base: ir.Value,
@@ -185,7 +185,7 @@ def _products(
     return [flat[i * count : (i + 1) * count] for i in range(len(acc))]
 
 
-def _biases(  # noqa: PLR0913, PLR0917
+def _biases(
     builder: ir.IRBuilder,
     kind: ir.VectorType,
     rows: list[ir.Value],

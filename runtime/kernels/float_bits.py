@@ -46,6 +46,12 @@ def clamp_f32(builder: ir.IRBuilder, value: ir.Value, low: ir.Value, high: ir.Va
     return bounded(builder, value, low, high)
 
 
+@emitted(types.float64, types.float64, types.float64, types.float64)
+def clamp_f64(builder: ir.IRBuilder, value: ir.Value, low: ir.Value, high: ir.Value) -> ir.Value:
+    """The same in double precision."""
+    return bounded(builder, value, low, high)
+
+
 @emitted(types.float32, types.float32, types.float32)
 def largest_f32(builder: ir.IRBuilder, a: ir.Value, b: ir.Value) -> ir.Value:
     """The maximum; NaN if either is NaN."""

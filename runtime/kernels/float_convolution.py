@@ -25,7 +25,11 @@ WINDOW_WORDS = (
 )
 """Geometry of one job; `channels` are its input channels, pad_h and pad_w those at the beginning."""
 
-_CONV_WORDS = ("x", "weights", "bias", "out", "jobs", "job_count", "scratch", "scratch_bytes", "cout", "chunks", "lo", "hi")
+_CONV_WORDS = (
+    *("x", "weights", "bias", "out", "jobs", "job_count", "scratch", "scratch_bytes"),
+    *("cout", "chunks", "lo", "hi"),
+)
+GEOMETRY = len(_CONV_WORDS)
 
 
 @kernel("float_conv", words=(*_CONV_WORDS, *WINDOW_WORDS))
@@ -39,7 +43,7 @@ def float_conv(operands: int, share: int, shares: int) -> None:
     panel = load_s64(operands, 6) + share * load_s64(operands, 7)
     cout, chunks = load_s64(operands, 8), load_s64(operands, 9)
     lo, hi = float_of_bits(load_s64(operands, 10)), float_of_bits(load_s64(operands, 11))
-    geometry = operands + 8 * 12
+    geometry = operands + 8 * GEOMETRY
     depth = load_s64(geometry, 0) * load_s64(geometry, 5) * load_s64(geometry, 6)
     pixels = load_s64(geometry, 3) * load_s64(geometry, 4)
     lanes, tile = tile_lanes(), tile_rows()

@@ -69,7 +69,7 @@ def float_depthwise(operands: int, share: int, shares: int) -> None:
 
 
 @njit(error_model="numpy", boundscheck=False)
-def stage_plane(  # noqa: PLR0913, PLR0917 - kernels have no structs
+def stage_plane(
     target: int,
     plane: int,
     top: int,
@@ -105,7 +105,7 @@ def stage_plane(  # noqa: PLR0913, PLR0917 - kernels have no structs
 
 
 @njit(error_model="numpy", boundscheck=False)
-def filter_rows(  # noqa: PLR0913, PLR0917
+def filter_rows(  # noqa: PLR0913, PLR0917 - kernels have no structs
     stage: int,
     row_step: int,
     taps: int,

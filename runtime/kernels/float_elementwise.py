@@ -15,26 +15,31 @@ _WORDS = (*BROADCAST_WORDS, "lo", "hi")
 
 @inlined
 def add(a: float, b: float) -> float:
+    """The sum."""
     return a + b
 
 
 @inlined
 def subtract(a: float, b: float) -> float:
+    """The difference."""
     return a - b
 
 
 @inlined
 def multiply(a: float, b: float) -> float:
+    """The product."""
     return a * b
 
 
 @inlined
 def divide(a: float, b: float) -> float:
+    """The quotient."""
     return a / b
 
 
 @inlined
 def parametric_relu(x: float, slope: float) -> float:
+    """The operand, times `slope` where it is negative."""
     return x if x >= 0 else slope * x
 
 

@@ -4,12 +4,13 @@ Those with an exponential work in double precision inside, with relative errors 
 differs from the correctly rounded one; all are plain arithmetic that LLVM turns into vectors without changing a bit.
 """
 
+import math
 from collections.abc import Callable
 
 import numpy as np
 
 from qcompiler.runtime.kernels.arithmetic import inlined, share_start
-from qcompiler.runtime.kernels.float_bits import bits_of_double, clamp_f32, double_of_bits, float_of_bits
+from qcompiler.runtime.kernels.float_bits import bits_of_double, clamp_f32, clamp_f64, double_of_bits, float_of_bits
 from qcompiler.runtime.kernels.memory import load_f32, load_s64, store_f32
 from qcompiler.runtime.kernels.registry import kernel
 
@@ -18,13 +19,6 @@ _ROUND = 1.5 * 2.0**52
 """Adding it to |t| < 2^51 rounds t to an integer, which is then in the low bits."""
 _LOG2_E = 1.4426950408889634
 _LN2 = 0.6931471805599453
-
-
-@inlined
-def clamp_f64(value: float, low: float, high: float) -> float:
-    """min(max(value, low), high); NaN stays NaN."""
-    raised = low if value < low else value
-    return high if raised > high else raised
 
 
 @inlined
@@ -63,39 +57,45 @@ def exponential_minus_one(x: float) -> float:
 
 
 @inlined
-def leaky_relu(x: float, p: float, q: float) -> float:  # noqa: ARG001
+def leaky_relu(x: float, p: float, q: float) -> float:  # noqa: ARG001 - all functions take two parameters
+    """Slope p below zero."""
     return x if x >= 0 else p * x
 
 
 @inlined
 def sigmoid(x: float, p: float, q: float) -> float:  # noqa: ARG001
+    """The logistic function."""
     return 1.0 / (1.0 + exponential(-x))
 
 
 @inlined
 def hard_sigmoid(x: float, p: float, q: float) -> float:
-    return clamp_f64(p * x + q, 0.0, 1.0)
+    """A line of slope p through q, between 0 and 1."""
+    return float(clamp_f64(p * x + q, 0.0, 1.0))
 
 
 @inlined
 def hard_swish(x: float, p: float, q: float) -> float:  # noqa: ARG001
-    return x * clamp_f64(x / 6.0 + 0.5, 0.0, 1.0)
+    """The operand times its hard sigmoid of slope 1/6."""
+    return x * float(clamp_f64(x / 6.0 + 0.5, 0.0, 1.0))
 
 
 @inlined
 def silu(x: float, p: float, q: float) -> float:  # noqa: ARG001
+    """The operand times its sigmoid."""
     return x / (1.0 + exponential(-x))
 
 
 @inlined
 def tanh(x: float, p: float, q: float) -> float:  # noqa: ARG001
+    """The hyperbolic tangent, from exp(−2|x|) − 1."""
     e = exponential_minus_one(-2.0 * abs(x))
-    return np.copysign(-e / (2.0 + e), x)
+    return math.copysign(-e / (2.0 + e), x)
 
 
 @inlined
 def error_function(x: float, p: float, q: float) -> float:  # noqa: ARG001
-    """x · P(x²)/Q(x²), a fit of least relative error, 1e-11, on |x| <= 4; from there on float32 has 1."""
+    """A fit x · P(x²)/Q(x²) of least relative error, 1e-11, on |x| <= 4; from there on float32 has 1."""
     bounded = clamp_f64(x, -4.0, 4.0)
     s = bounded * bounded
     top = 3.013298599104484e-09
@@ -113,42 +113,49 @@ def error_function(x: float, p: float, q: float) -> float:  # noqa: ARG001
     bottom = bottom * s + 0.017668672600202856
     bottom = bottom * s + 0.12157945125686163
     bottom = bottom * s + 0.5104352973319645
-    return bounded * top / (bottom * s + 1.0)
+    return float(bounded * top / (bottom * s + 1.0))
 
 
 @inlined
 def natural_exponential(x: float, p: float, q: float) -> float:  # noqa: ARG001
+    """The exponential, as a function of `map_elements`."""
     return exponential(x)
 
 
 @inlined
 def logarithm(x: float, p: float, q: float) -> float:  # noqa: ARG001
-    return np.log(x)
+    """The natural logarithm."""
+    return float(np.log(x))
 
 
 @inlined
 def square_root(x: float, p: float, q: float) -> float:  # noqa: ARG001
-    return np.sqrt(x)
+    """The square root."""
+    return float(np.sqrt(x))
 
 
 @inlined
 def absolute(x: float, p: float, q: float) -> float:  # noqa: ARG001
+    """The absolute value."""
     return abs(x)
 
 
 @inlined
 def negative(x: float, p: float, q: float) -> float:  # noqa: ARG001
+    """The operand with its sign turned."""
     return -x
 
 
 @inlined
 def reciprocal(x: float, p: float, q: float) -> float:  # noqa: ARG001
+    """One over the operand."""
     return 1.0 / x
 
 
 @inlined
 def power(x: float, p: float, q: float) -> float:  # noqa: ARG001
-    return x**p
+    """The operand to the power p."""
+    return float(x**p)
 
 
 @kernel("float_clip", words=("x", "out", "count", "lo", "hi"))

@@ -87,7 +87,7 @@ def soften_column(x: int, out: int, length: int, step: int) -> None:
     for k in range(length):
         difference = np.float64(load_f32(x, k * step)) - np.float64(largest)
         part = np.float32(exponential(difference))
-        weight += part
+        weight += float(part)
         store_f32(out, k * step, part)
     scale = 1.0 / weight
     for k in range(length):

@@ -40,6 +40,7 @@ _SIMPLE_NS, _DOUBLE_NS, _EXPONENTIAL_NS, _LIBRARY_NS = 0.2, 0.5, 2.5, 10.0  # an
 @lowers(Add)
 @lowers(Mul)
 def lower_commutative(lowering: Lowering, node: Node, op: Add | Mul) -> None:
+    """The broadcast operand second, for which kernels have a fast path."""
     swapped = repeats_first_operand(lowering, node)
     words = broadcast_operands(lowering, node, swapped=swapped) | clamp_words(op.clamp)
     _emit_binary(lowering, node, words)
@@ -47,12 +48,14 @@ def lower_commutative(lowering: Lowering, node: Node, op: Add | Mul) -> None:
 
 @lowers(Sub)
 def lower_sub(lowering: Lowering, node: Node, op: Sub) -> None:
+    """Operands as they are."""
     _emit_binary(lowering, node, broadcast_operands(lowering, node) | clamp_words(op.clamp))
 
 
 @lowers(Div)
 @lowers(PRelu)
 def lower_unclamped(lowering: Lowering, node: Node, op: Div | PRelu) -> None:  # noqa: ARG001
+    """Bounds that clamp nothing: the op has none."""
     _emit_binary(lowering, node, broadcast_operands(lowering, node) | clamp_words(None))
 
 
@@ -63,26 +66,31 @@ def _emit_binary(lowering: Lowering, node: Node, words: dict[str, Operand]) -> N
 
 @lowers(Relu)
 def lower_relu(lowering: Lowering, node: Node, op: Relu) -> None:  # noqa: ARG001
+    """A clip at zero."""
     _emit_unary(lowering, node, "clip", {"lo": bits_of_f32(0.0), "hi": bits_of_f32(math.inf)}, _SIMPLE_NS)
 
 
 @lowers(Clip)
 def lower_clip(lowering: Lowering, node: Node, op: Clip) -> None:
+    """In float32, unlike the other functions: no rounding takes place."""
     _emit_unary(lowering, node, "clip", {"lo": bits_of_f32(op.low), "hi": bits_of_f32(op.high)}, _SIMPLE_NS)
 
 
 @lowers(LeakyRelu)
 def lower_leaky_relu(lowering: Lowering, node: Node, op: LeakyRelu) -> None:
+    """One parameter."""
     _emit_function(lowering, node, op, _DOUBLE_NS, op.alpha)
 
 
 @lowers(HardSigmoid)
 def lower_hard_sigmoid(lowering: Lowering, node: Node, op: HardSigmoid) -> None:
+    """Two parameters."""
     _emit_function(lowering, node, op, _DOUBLE_NS, op.alpha, op.beta)
 
 
 @lowers(Power)
 def lower_power(lowering: Lowering, node: Node, op: Power) -> None:
+    """A call of the C library for each element."""
     _emit_function(lowering, node, op, _LIBRARY_NS, op.exponent)
 
 
@@ -92,6 +100,7 @@ def lower_power(lowering: Lowering, node: Node, op: Power) -> None:
 @lowers(Reciprocal)
 @lowers(Sqrt)
 def lower_simple(lowering: Lowering, node: Node, op: Abs | HardSwish | Neg | Reciprocal | Sqrt) -> None:
+    """A few instructions."""
     _emit_function(lowering, node, op, _DOUBLE_NS)
 
 
@@ -102,6 +111,7 @@ def lower_simple(lowering: Lowering, node: Node, op: Abs | HardSwish | Neg | Rec
 @lowers(Silu)
 @lowers(Tanh)
 def lower_transcendental(lowering: Lowering, node: Node, op: Erf | Exp | Log | Sigmoid | Silu | Tanh) -> None:
+    """A polynomial in double precision; `log` is a call of the C library."""
     _emit_function(lowering, node, op, _EXPONENTIAL_NS)
 
 
@@ -120,6 +130,7 @@ def _emit_unary(lowering: Lowering, node: Node, name: str, parameters: dict[str,
 
 @lowers(BatchNormalization)
 def lower_batch_normalization(lowering: Lowering, node: Node, op: BatchNormalization) -> None:
+    """Parameters may be computed: their gain is found in the kernel."""
     names = ("x", "scale", "bias", "mean", "variance")
     words: dict[str, Operand] = {n: lowering.buffer(v) for n, v in zip(names, node.operands, strict=True)}
     out = lowering.result(node.result)

@@ -34,6 +34,7 @@ def clamp_words(clamp: Clamp) -> dict[str, Operand]:
 
 @lowers(Conv)
 def lower_conv(lowering: Lowering, node: Node, op: Conv) -> None:
+    """A kernel of its own for one input channel a group; a 1x1 window over whole images is one long row."""
     x, weight = lowering.buffer(node.operands[0]), lowering.buffer(node.operands[1])
     rank = len(x.shape) - 2
     if rank > 2:
@@ -60,7 +61,8 @@ def lower_conv(lowering: Lowering, node: Node, op: Conv) -> None:
     every = np.arange(x.shape[0] * op.group)
     of_group = np.tile(group, x.shape[0])
     jobs = np.stack([every * sizes[0], of_group * sizes[1], of_group * sizes[2], every * sizes[3]], 1)
-    _emit_conv(lowering, node, words | geometry, jobs, cout)
+    words |= geometry
+    _emit_conv(lowering, node, words, jobs, cout)
 
 
 @lowers(MatMul)
@@ -85,6 +87,7 @@ def lower_matmul(lowering: Lowering, node: Node, op: MatMul) -> None:  # noqa: A
 
 @lowers(Gemm)
 def lower_gemm(lowering: Lowering, node: Node, op: Gemm) -> None:
+    """Weights are packed into panels as wide as a tile."""
     weight, *biases = (value.data for value in node.operands[1:])
     if weight is None or any(b is None for b in biases):
         raise lowering.unsupported(node, "its weight and bias have to be constants; use matmul and add")
@@ -135,7 +138,7 @@ def _emit_conv(lowering: Lowering, node: Node, words: dict[str, Operand], jobs: 
     lowering.emit(node, "float_conv", words, scratch=("scratch",), cost=cost, items=blocks * chunks)
 
 
-def _emit_depthwise(  # noqa: PLR0913, PLR0917 - the parts of a geometry
+def _emit_depthwise(
     lowering: Lowering,
     node: Node,
     words: dict[str, Operand],

@@ -1,6 +1,5 @@
 """Lowering of float32 averages, means and softmax."""
 
-
 from qcompiler.ir import Node
 from qcompiler.ir.ops import AveragePool, ReduceMean, Softmax
 from qcompiler.ir.ops.shapes import normalize_axis
@@ -15,6 +14,7 @@ _ADD_NS, _STRIDED_NS, _EXPONENTIAL_NS = 0.5, 2.0, 5.0  # an element
 
 @lowers(AveragePool)
 def lower_average_pool(lowering: Lowering, node: Node, op: AveragePool) -> None:
+    """One result after the other, each over its own count."""
     geometry = window_words(
         lowering, node, layout="nchw", kernel=op.kernel, strides=op.strides, pads=op.pads, dilations=op.dilations
     )
@@ -37,6 +37,7 @@ def lower_reduce_mean(lowering: Lowering, node: Node, op: ReduceMean) -> None:
 
 @lowers(Softmax)
 def lower_softmax(lowering: Lowering, node: Node, op: Softmax) -> None:
+    """Along the middle axis of three."""
     x, out = lowering.buffer(node.operands[0]), lowering.result(node.result)
     axis = normalize_axis(op.axis, len(out.shape))
     outer, length, inner = split_at(out.shape, axis, axis + 1)

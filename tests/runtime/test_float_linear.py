@@ -3,24 +3,26 @@
 from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from qcompiler import reference
 from qcompiler.errors import UnsupportedOpError
-from qcompiler.ir import AnyArray, DType, Graph, Op, TensorType
+from qcompiler.ir import DType, Graph, Op, TensorType
 from qcompiler.ir.ops import Conv, Gemm, MatMul
 from qcompiler.runtime import isa
 from qcompiler.runtime.codegen.float_tile import float_tile_for
 from qcompiler.runtime.session import Session
 
+Floats = npt.NDArray[np.float32]
 few = settings(max_examples=30, suppress_health_check=[HealthCheck.too_slow])
 seeds = st.integers(0, 2**32 - 1)
 INFINITY = float("inf")
 
 
-def single(op: Op, arrays: Sequence[AnyArray], constants: Sequence[AnyArray] = ()) -> Graph:
+def single(op: Op, arrays: Sequence[Floats], constants: Sequence[Floats] = ()) -> Graph:
     graph = Graph("single")
     operands = [graph.add_input(f"x{i}", TensorType(DType.F32, array.shape)) for i, array in enumerate(arrays)]
     operands += [graph.add_constant(array) for array in constants]
@@ -28,12 +30,12 @@ def single(op: Op, arrays: Sequence[AnyArray], constants: Sequence[AnyArray] = (
     return graph
 
 
-def compute(op: Op, arrays: Sequence[AnyArray], constants: Sequence[AnyArray] = (), threads: int = 1) -> AnyArray:
+def compute(op: Op, arrays: Sequence[Floats], constants: Sequence[Floats] = (), threads: int = 1) -> Floats:
     feeds = {f"x{i}": array for i, array in enumerate(arrays)}
-    return Session(single(op, arrays, constants), threads=threads).run(feeds)["y"]
+    return Session(single(op, arrays, constants), threads=threads).run(feeds)["y"].view(np.float32)
 
 
-def check(run_in_shares, op: Op, bare: Op, arrays: Sequence[AnyArray], constants: Sequence[AnyArray], terms: int) -> None:
+def check(run_in_shares, op: Op, bare: Op, arrays: Sequence[Floats], constants: Sequence[Floats], terms: int) -> None:
     """The same bits in any number of shares, and no further from the reference than a chain of `terms` roundings.
 
     `bare` is `op` without its clamp, which moves no two results apart.
@@ -42,13 +44,13 @@ def check(run_in_shares, op: Op, bare: Op, arrays: Sequence[AnyArray], constants
     first, *others = (run_in_shares(graph, feeds, shares)["y"] for shares in (1, 2, 5))
     for other in others:
         assert np.array_equal(first, other)
-    sizes = [np.abs(array) for array in arrays]
-    total = reference.run(single(bare, sizes, [np.abs(c) for c in constants]), dict(zip(feeds, sizes, strict=True)))["y"]
+    sizes = {name: np.abs(array) for name, array in feeds.items()}
+    sums = reference.run(single(bare, list(sizes.values()), [np.abs(c) for c in constants]), sizes)["y"]
     exact = reference.run(graph, feeds)["y"]
-    assert (np.abs(first.astype(np.float64) - exact) <= (terms + 3) * 2.0**-24 * total).all()
+    assert (np.abs(np.subtract(first, exact, dtype=np.float64)) <= (terms + 3) * 2.0**-24 * sums.view(np.float32)).all()
 
 
-def normal(seed: int, *shapes: Sequence[int]) -> list[AnyArray]:
+def normal(seed: int, *shapes: Sequence[int]) -> list[Floats]:
     rng = np.random.default_rng(seed)
     return [rng.standard_normal(shape).astype(np.float32) for shape in shapes]
 
@@ -57,7 +59,7 @@ def normal(seed: int, *shapes: Sequence[int]) -> list[AnyArray]:
 @given(data=st.data())
 def test_convolution(run_in_shares, data):
     def draw(low: int, high: int) -> int:
-        return data.draw(st.integers(low, high))
+        return int(data.draw(st.integers(low, high)))
 
     rank, group, batch = draw(1, 2), draw(1, 3), draw(1, 2)
     per_group, cout = draw(1, 5), group * draw(1, 9)
@@ -72,7 +74,10 @@ def test_convolution(run_in_shares, data):
 
 
 @few
-@given(seed=seeds, channels=st.integers(2, 4), multiplier=st.integers(1, 2), width=st.integers(3, 80), stride=st.integers(1, 3))
+@given(
+    seed=seeds, channels=st.integers(2, 4), multiplier=st.integers(1, 2), width=st.integers(3, 80),
+    stride=st.integers(1, 3),
+)  # fmt: skip
 def test_depthwise_convolution(run_in_shares, seed, channels, multiplier, width, stride):
     x, weight, bias = normal(seed, (2, channels, 9, width), (channels * multiplier, 1, 3, 3), [channels * multiplier])
     op = Conv((stride, stride), (1, 1, 0, 2), (2, 1), channels)
@@ -176,8 +181,8 @@ def test_empty_batch():
 
 def test_what_has_no_kernel_is_refused():
     x, weight = normal(7, (1, 1, 4, 4, 4), (1, 1, 3, 3, 3))
-    with pytest.raises(UnsupportedOpError, match="'conv' .*3 spatial axes"):
+    with pytest.raises(UnsupportedOpError, match=r"'conv' .*3 spatial axes"):
         compute(Conv((1,) * 3, (0,) * 6, (1,) * 3), [x], [weight])
     x, weight = normal(8, (2, 4), (3, 4))
-    with pytest.raises(UnsupportedOpError, match="'gemm' .*constants; use matmul"):
+    with pytest.raises(UnsupportedOpError, match=r"'gemm' .*constants; use matmul"):
         compute(Gemm(), [x, weight])
