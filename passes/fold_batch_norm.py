@@ -9,7 +9,8 @@ import numpy as np
 from qcompiler.ir import Graph, Node, Stage, Value, ops
 from qcompiler.ir.rewrite import Refusal, apply_rewrite, other_users, producer_of
 from qcompiler.pass_manager import PassContext, RewritePass, register_pass
-from qcompiler.passes.channel_affine import ChannelAffine, Vector, batch_norm_affine, channel_affine
+from qcompiler.passes.channel_affine import ChannelAffine, batch_norm_affine, channel_affine
+from qcompiler.passes.constant_operands import replace_constant
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,10 +95,15 @@ class FoldBatchNorm(RewritePass[Folding]):
         linear, affine = match.linear, match.affine
         if affine is None:
             return
-        x, weight, *bias = linear.operands
+        _, weight, *bias = linear.operands
         scaled = np.asarray(weight.data) * affine.scale.reshape(-1, *[1] * (weight.type.rank - 1))
         shift = affine.shift + (np.asarray(bias[0].data) * affine.scale if bias else 0)
-        _set_linear(graph, linear, x, scaled, shift)
+        replace_constant(graph, linear, 1, scaled.astype(np.float32))
+        if bias:
+            replace_constant(graph, linear, 2, shift.astype(np.float32))
+        else:
+            added = graph.add_constant(shift.astype(np.float32), f"{linear.name}.bias")
+            graph.set_operands(linear, [*linear.operands, added])
         if isinstance(linear.op, ops.Conv | ops.Gemm):
             linear.op = dataclasses.replace(linear.op, clamp=affine.clamp)
         graph.replace_node(match.node, [linear.result])
@@ -120,13 +126,6 @@ def _clamp_of(linear: Node) -> ops.linear.Clamp:
     return linear.op.clamp if isinstance(linear.op, ops.Conv | ops.Gemm) else None
 
 
-def _set_linear(graph: Graph, node: Node, x: Value, weight: Vector, bias: Vector) -> None:
-    old = node.operands[1:3]
-    names = [v.name for v in old] if len(old) == 2 else [f"{node.name}.weight", f"{node.name}.bias"]
-    arrays = (weight.astype(np.float32), bias.astype(np.float32))
-    graph.set_operands(node, [x, *(graph.add_constant(a, n) for a, n in zip(arrays, names, strict=True))])
-
-
 def _becomes_conv(node: Node) -> bool:
     if not isinstance(node.op, ops.BatchNormalization) or not isinstance(node.operands[0].type.shape[1], int):
         return False
@@ -143,15 +142,13 @@ def _make_depthwise(graph: Graph, node: Node) -> None:
     shape = x.type.shape if x.type.rank > 2 else (*x.type.shape, 1, 1)
     n = len(shape) - 2
     op = ops.Conv((1,) * n, (0,) * (2 * n), (1,) * n, group=channels)
-    weight, bias = affine.scale.reshape(-1, 1, *[1] * n), affine.shift
+    arrays = {"weight": affine.scale.reshape(-1, 1, *[1] * n), "bias": affine.shift}
+    parameters = [graph.add_constant(a.astype(np.float32), f"{node.name}.{part}") for part, a in arrays.items()]
     if x.type.rank > 2:
         node.op = op
-        _set_linear(graph, node, x, weight, bias)
+        graph.set_operands(node, [x, *parameters])
         return
     image = graph.add_node(ops.Reshape(shape), [x], name=f"{node.name}.image", before=node)
-    parameters = [
-        graph.add_constant(a.astype(np.float32), f"{node.name}.{n}") for a, n in ((weight, "weight"), (bias, "bias"))
-    ]
     conv = graph.add_node(op, [image.result, *parameters], name=f"{node.name}.conv", before=node)
     node.op = ops.Reshape(x.type.shape)
     graph.set_operands(node, [conv.result])

@@ -84,7 +84,7 @@ def _check_average(op: ops.AveragePool, pad: str) -> str | None:
 
 def _check_maximum(op: ops.MaxPool, pad: Node, border: ops.Pad) -> str | None:
     if not _is_non_negative(pad.operands[0]):
-        return f"elements below 0 would win against nothing instead of the zeros of '{pad.name}'"
+        return f"an element of {pad.operands[0]!r} below 0 would win where a zero of '{pad.name}' does now"
     rank = pad.operands[0].type.rank
     ends = zip(op.pads, (*border.pads[2:rank], *border.pads[rank + 2 :]), op.kernel * 2, strict=True)
     if op.ceil_mode or set(op.dilations) != {1} or any(own + added >= k for own, added, k in ends):

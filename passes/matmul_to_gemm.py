@@ -9,6 +9,7 @@ import numpy as np
 from qcompiler.ir import AnyArray, Graph, Node, Stage, Value, ops
 from qcompiler.ir.rewrite import other_users, producer_of, split_constant_operand
 from qcompiler.pass_manager import RewritePass, register_pass
+from qcompiler.passes.constant_operands import replace_constant
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,10 +64,8 @@ class MatMulToGemm(RewritePass[Product | Sum]):
         node = match.node
         match match:
             case Product():
-                x, matrix = node.operands
-                weight = _rows(matrix).T
                 node.op = ops.Gemm()
-                graph.set_operands(node, [x, graph.add_constant(weight, matrix.name)])
+                replace_constant(graph, node, 1, _rows(node.operands[1]).T)
             case Sum(gemm=gemm, bias=bias):
                 clamp = node.op.clamp if isinstance(node.op, ops.Add) else None
                 gemm.op = dataclasses.replace(ops.Gemm(), clamp=clamp)

@@ -26,8 +26,8 @@ class RemoveIdentities(RewritePass[NoOp]):
 
     Why: exporters leave them; each would cost a pass over memory, and they stand between ops that could be fused.
 
-        a = reshape(x){shape=[N, 12]}; b = reshape(a){shape=[N, 3, 4]}; y = mul(b, 1)          before
-        y = reshape(x){shape=[N, 3, 4]}                                                        after
+        a = reshape(x){shape=["N", 12]}; b = reshape(a){shape=["N", 3, 4]}; y = mul(b, 1)          before
+        y = reshape(x){shape=["N", 3, 4]}                                                        after
 
     Removed: identity; reshape to the same shape; transpose in the same order; slice and split of everything; pad by
     nothing; concat of one; depth_to_space of 1; pooling by 1; mean over nothing; clip to all numbers; adding and
