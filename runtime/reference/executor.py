@@ -24,8 +24,7 @@ def run(graph: Graph, feeds: Mapping[str, AnyArray], *, on_value: OnValue | None
     Args:
         graph: a graph that its verifier accepts.
         feeds: an array for each graph input by name, of the input's dtype and a shape that fits.
-        on_value: called with each graph input and each node's result, in execution order, as they come into
-        being;
+        on_value: called with each graph input and each node's result, in execution order, as they come into being;
             `to_real` gives the real numbers that an array means.
 
     Returns:

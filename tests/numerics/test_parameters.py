@@ -34,11 +34,12 @@ def test_u8_parameters_hold_zero_exactly_and_cover_the_range(limits: list[float]
 @pytest.mark.parametrize(("dtype", "largest"), [(DType.S4, 7), (DType.S8, 127), (DType.S16, 32767)])
 @given(limits=RANGES)
 def test_signed_parameters_are_symmetric(dtype: DType, largest: int, limits: list[float]):
-    quant = numerics.choose_params(*limits, dtype)
+    low, high = limits
+    quant = numerics.choose_params(low, high, dtype)
     (scale,), (zero_point,) = quant.scale, quant.zero_point
     lo, hi = numerics.symmetric_limits(dtype)
     assert (lo, hi, zero_point) == (-largest, largest, 0)
-    for end in limits:
+    for end in (low, high):
         q = numerics.quantize_real(end, scale, 0, lo, hi)
         assert abs(scale * q - end) <= 0.501 * scale
         assert q == -numerics.quantize_real(-end, scale, 0, lo, hi) or abs(end / scale) % 1 == 0.5

@@ -1,5 +1,7 @@
 """Quantize and dequantize against onnxruntime, bit for bit, and against the scalar definition."""
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 import onnx
@@ -19,7 +21,7 @@ PAIRS = [(dtype, zero_point) for dtype, zero_points in ZERO_POINTS.items() for z
 
 
 def onnxruntime(op_type: str, x: Array, scale: Array, zero_point: Array, axis: int | None) -> Array:
-    attributes = {} if axis is None else {"axis": axis}
+    attributes: dict[str, Any] = {} if axis is None else {"axis": axis}
     node = helper.make_node(op_type, ["x", "scale", "zero_point"], ["y"], **attributes)
     x_type, y_type = x.dtype, zero_point.dtype if op_type == "QuantizeLinear" else np.dtype(np.float32)
     graph = helper.make_graph(
@@ -31,7 +33,7 @@ def onnxruntime(op_type: str, x: Array, scale: Array, zero_point: Array, axis: i
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
     session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-    (result,) = session.run(None, {"x": x})
+    result: Array = session.run(None, {"x": x})[0]
     return result
 
 

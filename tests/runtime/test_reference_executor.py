@@ -64,8 +64,8 @@ def without(name: str) -> dict[str, npt.NDArray[np.generic]]:
         ({**feeds(2), "v": np.zeros(1)}, "graph 'dynamic' has no input 'v'; its inputs are 'x', 'w'"),
         ({**feeds(2), "x": [1.0]}, "input 'x' is a list, not a NumPy array"),
         ({**feeds(2), "x": np.zeros((2, 2, 3))}, "input 'x' is float64, expected float32"),
-        ({**feeds(2), "x": np.zeros((2, 3), np.float32)}, r"input 'x' has shape \[2, 3\], expected \[N,2,3\]"),
-        ({**feeds(2), "x": np.zeros((2, 3, 3), np.float32)}, r"input 'x' has shape \[2, 3, 3\], expected \[N,2,3\]"),
+        ({**feeds(2), "x": np.zeros((2, 3), np.float32)}, r"input 'x' has shape \[2,3\], expected \[N,2,3\]"),
+        ({**feeds(2), "x": np.zeros((2, 3, 3), np.float32)}, r"input 'x' has shape \[2,3,3\], expected \[N,2,3\]"),
         (
             {**feeds(2), "w": np.zeros(5, np.int8)},
             r"input 'w' has shape \[5\], expected \[2\*N\]: 5 is no multiple of 2",

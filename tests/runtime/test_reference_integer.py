@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -28,7 +29,7 @@ from qcompiler.ir.ops import (
 from qcompiler.ir.ops.shapes import window_output
 from qcompiler.runtime.reference.integer_linear import exact_sums
 
-Array = npt.NDArray[np.integer]
+Array = npt.NDArray[Any]
 few = settings(max_examples=60)
 
 

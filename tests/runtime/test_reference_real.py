@@ -18,6 +18,7 @@ from qcompiler.ir import ops as o
 from qcompiler.runtime.reference import real_function
 
 Float = npt.NDArray[np.float32]
+Array = npt.NDArray[Any]
 INF = float("inf")
 
 
@@ -25,7 +26,7 @@ def normal(*shape: int, seed: int = 0) -> Float:
     return np.random.default_rng(seed).normal(0, 2, shape).astype(np.float32)
 
 
-def evaluate(op: Op, *arrays: Float) -> list[Float]:
+def evaluate(op: Op, *arrays: Float) -> list[Array]:
     """All results of `op` on these operands, in the float stage."""
     graph = Graph("single")
     operands = [graph.add_input(f"x{i}", TensorType(DType.F32, a.shape)) for i, a in enumerate(arrays)]
