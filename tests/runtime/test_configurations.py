@@ -1,0 +1,86 @@
+"""Whole models give the reference's bits under every instruction set, JIT target, thread count and batch size.
+
+Each configuration runs in a process of its own, because the JIT's target is fixed when it first compiles.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import qcompiler
+from qcompiler.runtime import isa
+
+THREADS = (1, 2, 3)
+BATCHES = (1, 2, 7)
+MODELS = ("digits_cnn", "digits_dsnet")
+
+SCRIPT = """
+import json, sys
+import numpy as np
+import qcompiler
+from qcompiler.runtime import isa
+
+folder, models, threads, batches = json.loads(sys.argv[1])
+wrong = []
+for name in models:
+    data = np.load(f"{folder}/{name}.npz")
+    artifact = open(f"{folder}/{name}.qc", "rb").read()
+    for count in threads:
+        session = qcompiler.InferenceSession(artifact, threads=count)
+        for batch in batches:
+            (got,) = session.run(None, {"image": data["images"][:batch]})
+            if not np.array_equal(got, data[f"logits{batch}"]):
+                wrong.append((name, count, batch))
+print(json.dumps({"isa": isa.current(), "cpu": isa.target().cpu, "wrong": wrong}))
+"""
+
+CONFIGURATIONS = {
+    **{name: {"QCOMPILER_ISA": name} for name in isa.REQUIREMENTS},
+    **{
+        f"cpu={cpu}": {"NUMBA_CPU_NAME": cpu, "NUMBA_CPU_FEATURES": ""} for cpu in ("generic", "haswell", "cascadelake")
+    },
+}
+BEST_ISA = {"cpu=generic": "generic", "cpu=haswell": "avx2", "cpu=cascadelake": "vnni512"}
+"""The instruction set that a JIT target has, and this machine needs for it."""
+
+
+@pytest.fixture(scope="module")
+def models(assets, calibration_images, heldout_images, tmp_path_factory):
+    """A folder with each shipped model compiled, inputs, and the reference's outputs for each batch size."""
+    folder = tmp_path_factory.mktemp("models")
+    images = heldout_images[: max(BATCHES)]
+    for name in MODELS:
+        model = qcompiler.compile(assets / f"{name}.onnx", calibration=calibration_images)
+        model.save(folder / f"{name}.qc")
+        expected = {
+            f"logits{batch}": qcompiler.reference.run(model.graph, {"image": images[:batch]})["logits"]
+            for batch in BATCHES
+        }
+        np.savez(folder / f"{name}.npz", images=images, **expected)
+    return folder
+
+
+@pytest.mark.parametrize("configuration", CONFIGURATIONS)
+def test_every_configuration_equals_the_reference(models: Path, configuration):
+    needed = BEST_ISA.get(configuration, configuration)
+    if needed not in isa.available():
+        pytest.skip(f"this machine has no {needed}")
+    environment = {k: v for k, v in os.environ.items() if k not in ("QCOMPILER_ISA", "NUMBA_CPU_NAME")}
+    environment |= CONFIGURATIONS[configuration] | {"PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT, json.dumps([str(models), MODELS, THREADS, BATCHES])],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert result["isa"] == needed
+    assert result["cpu"] == configuration.removeprefix("cpu=") or configuration == needed
+    assert result["wrong"] == []
