@@ -7,14 +7,13 @@ import numpy as np
 
 from qcompiler.ir import AnyArray, Node
 from qcompiler.ir.ops import Conv, Gemm, MatMul
-from qcompiler.ir.ops.linear import Clamp
 from qcompiler.ir.types import DType
 from qcompiler.runtime import isa
 from qcompiler.runtime.codegen.float_tile import FloatTile, float_tile_for
 from qcompiler.runtime.kernels import float_convolution as kernels
 from qcompiler.runtime.kernels import float_depthwise  # noqa: F401  # registers the kernel
-from qcompiler.runtime.kernels.float_bits import bits_of_f32
-from qcompiler.runtime.lowering.context import Lowering, lowers, shares_for
+from qcompiler.runtime.lowering.context import Lowering, shares_for
+from qcompiler.runtime.lowering.float_rules import clamp_words, lowers_f32
 from qcompiler.runtime.program import Buffer, Operand
 
 _MULTIPLY_NS = 0.02  # a multiply-add in a tile
@@ -26,13 +25,7 @@ _WORTH_CUTTING = 8
 """Blocks of pixels from which on their rows are not cut as well: each cut gathers the block again."""
 
 
-def clamp_words(clamp: Clamp) -> dict[str, Operand]:
-    """The words lo and hi; infinite without a clamp."""
-    lo, hi = (-math.inf, math.inf) if clamp is None else clamp
-    return {"lo": bits_of_f32(lo), "hi": bits_of_f32(hi)}
-
-
-@lowers(Conv)
+@lowers_f32(Conv)
 def lower_conv(lowering: Lowering, node: Node, op: Conv) -> None:
     """A kernel of its own for one input channel a group; a 1x1 window over whole images is one long row."""
     x, weight = lowering.buffer(node.operands[0]), lowering.buffer(node.operands[1])
@@ -65,7 +58,7 @@ def lower_conv(lowering: Lowering, node: Node, op: Conv) -> None:
     _emit_conv(lowering, node, words, jobs, cout)
 
 
-@lowers(MatMul)
+@lowers_f32(MatMul)
 def lower_matmul(lowering: Lowering, node: Node, op: MatMul) -> None:  # noqa: ARG001
     """A 1x1 convolution for each matrix: rows of `a` are weights, columns of `b` pixels."""
     a, b = (lowering.buffer(v) for v in node.operands)
@@ -85,7 +78,7 @@ def lower_matmul(lowering: Lowering, node: Node, op: MatMul) -> None:  # noqa: A
     _emit_conv(lowering, node, words, jobs, rows)
 
 
-@lowers(Gemm)
+@lowers_f32(Gemm)
 def lower_gemm(lowering: Lowering, node: Node, op: Gemm) -> None:
     """Weights are packed into panels as wide as a tile."""
     weight, *biases = (value.data for value in node.operands[1:])

@@ -4,7 +4,8 @@ from qcompiler.ir import Node
 from qcompiler.ir.ops import AveragePool, ReduceMean, Softmax
 from qcompiler.ir.ops.shapes import normalize_axis
 from qcompiler.runtime.kernels import float_pooling, float_reduction  # noqa: F401  # registers the kernels
-from qcompiler.runtime.lowering.context import Lowering, lowers
+from qcompiler.runtime.lowering.context import Lowering
+from qcompiler.runtime.lowering.float_rules import lowers_f32
 from qcompiler.runtime.lowering.geometry import split_at
 from qcompiler.runtime.lowering.pooling import counted_region, middle_axis, window_cost, window_words
 from qcompiler.runtime.program import Operand
@@ -12,7 +13,7 @@ from qcompiler.runtime.program import Operand
 _ADD_NS, _STRIDED_NS, _EXPONENTIAL_NS = 0.5, 2.0, 5.0  # an element
 
 
-@lowers(AveragePool)
+@lowers_f32(AveragePool)
 def lower_average_pool(lowering: Lowering, node: Node, op: AveragePool) -> None:
     """One result after the other, each over its own count."""
     geometry = window_words(
@@ -25,7 +26,7 @@ def lower_average_pool(lowering: Lowering, node: Node, op: AveragePool) -> None:
     lowering.emit(node, "float_average_pool", words, cost=window_cost(geometry, _STRIDED_NS), items=items)
 
 
-@lowers(ReduceMean)
+@lowers_f32(ReduceMean)
 def lower_reduce_mean(lowering: Lowering, node: Node, op: ReduceMean) -> None:
     """A reduction of the middle axis of three."""
     x, (outer, length, inner) = middle_axis(lowering, node, op.axes)
@@ -35,7 +36,7 @@ def lower_reduce_mean(lowering: Lowering, node: Node, op: ReduceMean) -> None:
     lowering.emit(node, "float_mean", words, cost=cost, items=outer * inner)
 
 
-@lowers(Softmax)
+@lowers_f32(Softmax)
 def lower_softmax(lowering: Lowering, node: Node, op: Softmax) -> None:
     """Along the middle axis of three."""
     x, out = lowering.buffer(node.operands[0]), lowering.result(node.result)

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from qcompiler import reference
+from qcompiler.errors import UnsupportedOpError
 from qcompiler.ir import DType, Graph, Op, TensorType
 from qcompiler.ir.ops import (
     Abs,
@@ -216,3 +217,11 @@ def test_sample_has_the_same_bits_in_any_batch(op):
     for i in range(5):
         alone = Session(single(op, [x[:1]]), threads=1).run({"x0": x[i : i + 1]})["y"]
         assert np.array_equal(alone[0], whole[i])
+
+
+def test_other_floats_have_no_kernel():
+    graph = Graph("half")
+    x = graph.add_input("x", TensorType(DType.F16, (4,)))
+    graph.add_output(graph.add_node(Exp(), [x], name="e").result)
+    with pytest.raises(UnsupportedOpError, match=r"'e' \(exp\).*%x is f16, not f32"):
+        Session(graph).run({"x": np.zeros(4, np.float16)})
