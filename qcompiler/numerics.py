@@ -353,12 +353,6 @@ def is_zero_range(low: float, high: float) -> bool:
     return max(abs(low), abs(high)) / 255 < SMALLEST_SCALE
 
 
-def symmetric_limits(dtype: DType) -> tuple[int, int]:
-    """[−127, 127] for s8, and so on: without the smallest value, so that negation is exact."""
-    high = dtype.limits[1]
-    return -high, high
-
-
 def choose_params(low: float, high: float, dtype: DType) -> QuantParams:
     """Scale and zero point for real values in [low, high], per tensor.
 
@@ -382,7 +376,7 @@ def choose_params(low: float, high: float, dtype: DType) -> QuantParams:
 
 
 def choose_symmetric_scale(largest: float, dtype: DType) -> float:
-    """The scale, a float32, that maps ±`largest` to the ends of `symmetric_limits`; 1 for zero."""
+    """The scale, a float32, that maps ±`largest` to ±127 for s8, to ± the largest element of `dtype`; 1 for zero."""
     if is_zero_range(-largest, largest):
         return 1.0
     return max(round_to_f32(largest / dtype.limits[1]), SMALLEST_SCALE)
