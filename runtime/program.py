@@ -8,9 +8,12 @@ the same time.
 Grammar of the printed form (`Program.text`)::
 
     program     = header { buffer } { instruction }
-    buffer      = "%" id storage dtype shape bytes [ "@" arena-offset ] [ "= %" id "+" byte-offset ] name
-    instruction = index kernel "(" word "=" operand { ", " word "=" operand } ")" "->" words
-                  "shares=" n "cost=" ns label
+    header      = "program (" ports ") -> (" ports ") cost=" ns " ns, constants=" bytes " bytes"
+    ports       = [ port { ", " port } ]      port = name "=%" id
+    buffer      = "%" id storage dtype shape bytes [ "@" arena-offset ] [ "= %" parent "+" byte-offset ] name
+    instruction = index kernel "(" [ operand { ", " operand } ] ") ->" written "shares=" n "cost=" ns label
+    operand     = word "=" ( "%" id | integer )
+    written     = "%" id { ", %" id }
 """
 
 import enum
