@@ -6,6 +6,9 @@ all its channels. The interleaving puts channels into the lanes in the order in 
 them out: lane l of vector v is channel 16·(l // 4) + 4·v + l % 4.
 """
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
 from llvmlite import ir
 from numba import types
 
@@ -72,83 +75,128 @@ def depthwise_row(  # noqa: PLR0913, PLR0917 - a kernel's inner call has no stru
         unrolled: not 0 if `tap_groups` is that of nine taps.
     """
     p = emitted_primitive()
+    row = _Row(p, base, taps, tap_groups, pixels, pixel_step, weights, records, out, out_step, parameters)
     nine, any_number, done = (builder.append_basic_block(n) for n in ("nine_taps", "any_taps", "row_done"))
-    builder.cbranch(builder.icmp_signed("!=", unrolled, constant(0)), nine, any_number)
-    operands = [base, taps, tap_groups, pixels, pixel_step, weights, records, out, out_step, parameters]
-    for block, groups in ((nine, -(-9 // p.group)), (any_number, 0)):
-        builder.position_at_end(block)
-        _emit_row(builder, p, operands, groups, done)
+    enough = builder.icmp_signed(">=", pixels, constant(2))
+    builder.cbranch(builder.and_(builder.icmp_signed("!=", unrolled, constant(0)), enough), nine, any_number)
+    builder.position_at_end(nine)
+    _emit_nine_taps(builder, row, done)
+    builder.position_at_end(any_number)
+    _emit_any_taps(builder, row, done)
     builder.position_at_end(done)
 
 
-def _emit_row(
-    builder: ir.IRBuilder, p: Primitive, operands: list[ir.Value], unrolled_groups: int, done: ir.Block
-) -> None:
-    base, taps, tap_groups, pixels, pixel_step, weights, records, out, out_step, parameters = operands
-    record = [offset(builder, records, v * record_bytes(p)) for v in range(4)]
-    tap_offsets = [load(builder, offset(builder, taps, 8 * t), I64, 8) for t in range(unrolled_groups * p.group)]
-    entry, loop, finish, next_pixel = (
-        builder.block,
-        *(builder.append_basic_block(n) for n in ("pixel", "finish", "next_pixel")),
-    )
-    builder.branch(loop)
-    builder.position_at_end(loop)
-    pixel, at, target = builder.phi(I64), builder.phi(I64), builder.phi(I64)
-    accs = [field(builder, p, r, "bias") for r in record]
-    if unrolled_groups:
-        for g in range(unrolled_groups):
-            group_weights = offset(builder, weights, g * 4 * p.vector_bytes)
+@dataclass(frozen=True)
+class _Row:
+    """The operands of `depthwise_row`."""
+
+    p: Primitive
+    base: ir.Value
+    taps: ir.Value
+    tap_groups: ir.Value
+    pixels: ir.Value
+    pixel_step: ir.Value
+    weights: ir.Value
+    records: ir.Value
+    out: ir.Value
+    out_step: ir.Value
+    parameters: ir.Value
+
+    def record(self, builder: ir.IRBuilder) -> list[ir.Value]:
+        """Addresses of the four vectors' records."""
+        return [offset(builder, self.records, v * record_bytes(self.p)) for v in range(4)]
+
+
+def _emit_nine_taps(builder: ir.IRBuilder, row: _Row, done: ir.Block) -> None:
+    """Two pixels at a time, which share the loads of weights and records; the last two may overlap."""
+    p, record = row.p, row.record(builder)
+    groups = -(-9 // p.group)
+    tap_offsets = [load(builder, offset(builder, row.taps, 8 * t), I64, 8) for t in range(groups * p.group)]
+
+    def emit_pixels(sources: list[ir.Value]) -> list[list[ir.Value]]:
+        accs = [[field(builder, p, r, "bias") for r in record] for _ in sources]
+        for g in range(groups):
             offsets = tap_offsets[g * p.group : (g + 1) * p.group]
-            accs = _add_taps(builder, p, accs, [builder.add(at, o) for o in offsets], group_weights)
-    else:
+            weights = offset(builder, row.weights, g * 4 * p.vector_bytes)
+            accs = [
+                _add_taps(builder, p, acc, [builder.add(source, o) for o in offsets], weights)
+                for source, acc in zip(sources, accs, strict=True)
+            ]
+        return accs
+
+    _emit_pixel_loop(builder, row, record, 2, emit_pixels, done)
+
+
+def _emit_any_taps(builder: ir.IRBuilder, row: _Row, done: ir.Block) -> None:
+    p, record = row.p, row.record(builder)
+
+    def emit_pixel(sources: list[ir.Value]) -> list[list[ir.Value]]:
+        start_accs = [field(builder, p, r, "bias") for r in record]
         tap_loop, tap_end = builder.append_basic_block("taps"), builder.append_basic_block("taps_done")
         before = builder.block
         builder.branch(tap_loop)
         builder.position_at_end(tap_loop)
-        g, group_weights, group_taps = builder.phi(I64), builder.phi(I64), builder.phi(I64)
+        g, weights, taps = builder.phi(I64), builder.phi(I64), builder.phi(I64)
         carried = [builder.phi(p.s32) for _ in range(4)]
-        addresses = [builder.add(at, load(builder, offset(builder, group_taps, 8 * i), I64, 8)) for i in range(p.group)]
-        new = _add_taps(builder, p, carried, addresses, group_weights)
+        offsets = [load(builder, offset(builder, taps, 8 * i), I64, 8) for i in range(p.group)]
+        accs = _add_taps(builder, p, carried, [builder.add(sources[0], o) for o in offsets], weights)
         following = builder.add(g, constant(1))
         for phi, start, again in (
             (g, constant(0), following),
-            (group_weights, weights, offset(builder, group_weights, 4 * p.vector_bytes)),
-            (group_taps, taps, offset(builder, group_taps, 8 * p.group)),
-            *zip(carried, accs, new, strict=True),
+            (weights, row.weights, offset(builder, weights, 4 * p.vector_bytes)),
+            (taps, row.taps, offset(builder, taps, 8 * p.group)),
+            *zip(carried, start_accs, accs, strict=True),
         ):
             phi.add_incoming(start, before)
             phi.add_incoming(again, tap_loop)
-        branch_back(builder, builder.icmp_signed("<", following, tap_groups), tap_loop, tap_end)
+        branch_back(builder, builder.icmp_signed("<", following, row.tap_groups), tap_loop, tap_end)
         builder.position_at_end(tap_end)
-        accs = new
-    builder.branch(finish)
-    builder.position_at_end(finish)
-    _finish(builder, p, accs, record, target, parameters, next_pixel)
+        return [accs]
 
-    builder.position_at_end(next_pixel)
-    following_pixel = builder.add(pixel, constant(1))
-    for phi, start, again in (
-        (pixel, constant(0), following_pixel),
-        (at, base, builder.add(at, pixel_step)),
-        (target, out, builder.add(target, out_step)),
-    ):
-        phi.add_incoming(start, entry)
-        phi.add_incoming(again, next_pixel)
-    branch_back(builder, builder.icmp_signed("<", following_pixel, pixels), loop, done)
+    _emit_pixel_loop(builder, row, record, 1, emit_pixel, done)
+
+
+def _emit_pixel_loop(
+    builder: ir.IRBuilder,
+    row: _Row,
+    record: list[ir.Value],
+    step: int,
+    emit_pixels: Callable[[list[ir.Value]], list[list[ir.Value]]],
+    done: ir.Block,
+) -> None:
+    """Go over the row `step` pixels at a time; `emit_pixels`: addresses of windows -> accumulators of each pixel."""
+    entry, loop, next_step = builder.block, builder.append_basic_block("pixel"), builder.append_basic_block("next")
+    builder.branch(loop)
+    builder.position_at_end(loop)
+    pixel = builder.phi(I64)
+    each = [builder.add(pixel, constant(i)) for i in range(step)]
+    accs = emit_pixels([builder.add(row.base, builder.mul(i, row.pixel_step)) for i in each])
+    outs = [builder.add(row.out, builder.mul(i, row.out_step)) for i in each]
+    _finish(builder, row.p, accs, record, outs, row.parameters, next_step)
+    builder.position_at_end(next_step)
+    following, last = builder.add(pixel, constant(step)), builder.sub(row.pixels, constant(step))
+    near = builder.select(builder.icmp_signed("<", following, last), following, last)
+    pixel.add_incoming(constant(0), entry)
+    pixel.add_incoming(near, next_step)
+    branch_back(builder, builder.icmp_signed("<", following, row.pixels), loop, done)
 
 
 def _add_taps(
     builder: ir.IRBuilder, p: Primitive, accs: list[ir.Value], addresses: list[ir.Value], weights: ir.Value
 ) -> list[ir.Value]:
     """Accumulators plus one group of taps; `addresses`: where each tap's bytes are."""
-    kind = vector(I8, p.vector_bytes)
-    taps = [load(builder, address, kind, 1) for address in addresses]
+    taps = [load(builder, address, vector(I8, p.vector_bytes), 1) for address in addresses]
+    return _add_dots(builder, p, accs, _interleave_taps(builder, p, taps), weights)
+
+
+def _interleave_taps(builder: ir.IRBuilder, p: Primitive, taps: list[ir.Value]) -> list[ir.Value]:
+    """The bytes of `group` taps to the operands of four dot products."""
     pairs = [
         [interleave(builder, x, y, high=high) for high in (False, True)]
         for x, y in zip(taps[::2], taps[1::2], strict=True)
     ]
     if p.group == 2:
-        zero = splat_constant(kind, 0)
+        zero = splat_constant(taps[0].type, 0)
         operands = [interleave(builder, half, zero, high=high) for half in pairs[0] for high in (False, True)]
     else:
         words = vector(I16, p.vector_bytes // 2)
@@ -156,11 +204,17 @@ def _add_taps(
         operands = [
             interleave(builder, x, y, high=high) for x, y in zip(firsts, seconds, strict=True) for high in (False, True)
         ]
+    return [builder.bitcast(operand, p.operand_type) for operand in operands]
+
+
+def _add_dots(
+    builder: ir.IRBuilder, p: Primitive, accs: list[ir.Value], operands: list[ir.Value], weights: ir.Value
+) -> list[ir.Value]:
     return [
         p.dot(
             builder,
             acc,
-            builder.bitcast(operand, p.operand_type),
+            operand,
             load(builder, offset(builder, weights, v * p.vector_bytes), p.operand_type, p.vector_bytes),
         )
         for v, (acc, operand) in enumerate(zip(accs, operands, strict=True))
@@ -170,35 +224,41 @@ def _add_taps(
 def _finish(
     builder: ir.IRBuilder,
     p: Primitive,
-    accs: list[ir.Value],
+    accs: list[list[ir.Value]],
     records: list[ir.Value],
-    out: ir.Value,
+    outs: list[ir.Value],
     parameters: ir.Value,
     done: ir.Block,
 ) -> None:
-    """Rescale and store one pixel in the form that the parameters ask for, and branch to `done`."""
+    """Rescale and store pixels in the form that the parameters ask for, and branch to `done`."""
     raw, rescaled, as_u8, as_s16 = (builder.append_basic_block(n) for n in ("s32", "rescaled", "u8", "s16"))
     form = parameter(builder, parameters, "form")
     builder.cbranch(builder.icmp_signed("==", form, constant(FORM_S32)), raw, rescaled)
 
-    def quarters(v: int, itemsize: int) -> list[ir.Value]:
+    def quarters(out: ir.Value, v: int, itemsize: int) -> list[ir.Value]:
         lanes = range(0, p.lanes, 4)
         return [offset(builder, out, itemsize * channel_of(CHANNEL_SHAPE, v, lane)) for lane in lanes]
 
     builder.position_at_end(raw)
-    for v, acc in enumerate(accs):
-        emit_s32_stores(builder, acc, quarters(v, 4))
+    for out, pixel in zip(outs, accs, strict=True):
+        for v, acc in enumerate(pixel):
+            emit_s32_stores(builder, acc, quarters(out, v, 4))
     builder.branch(done)
 
     builder.position_at_end(rescaled)
-    values = emit_rescale(builder, p, accs, records, parameter(builder, parameters, "large"))
+    flat = [acc for pixel in accs for acc in pixel]
+    large = parameter(builder, parameters, "large")
+    values = emit_rescale(builder, p, flat, records * len(accs), large)
+    pixels = [values[i : i + 4] for i in range(0, len(values), 4)]
     builder.cbranch(builder.icmp_signed("==", form, constant(FORM_U8)), as_u8, as_s16)
 
     builder.position_at_end(as_u8)
-    store(builder, emit_u8(builder, p, values, parameters), out)
+    for out, pixel in zip(outs, pixels, strict=True):
+        store(builder, emit_u8(builder, p, pixel, parameters), out)
     builder.branch(done)
 
     builder.position_at_end(as_s16)
-    for v, value in enumerate(values):
-        emit_s16_stores(builder, value, quarters(v, 2), parameters)
+    for out, pixel in zip(outs, pixels, strict=True):
+        for v, value in enumerate(pixel):
+            emit_s16_stores(builder, value, quarters(out, v, 2), parameters)
     builder.branch(done)
