@@ -73,6 +73,7 @@ def measure(nodes: int) -> dict[str, float]:
 
 
 def main() -> int:
+    """Print the table; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--nodes", type=int, nargs="+", default=[1_000, 10_000, 100_000], help="sizes, ascending")
     sizes = parser.parse_args().nodes
