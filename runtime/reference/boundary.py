@@ -39,8 +39,7 @@ def quantize(
 ) -> AnyArray:
     """`qcompiler.numerics.quantize` of each element of a float32 array."""
     lo, hi = dtype.limits
-    with np.errstate(over="ignore", invalid="ignore"):
-        rounded = np.rint(x.astype(np.float32) / along_axis(scale, axis, x.ndim, np.float32))
+    rounded = np.rint(x.astype(np.float32) / along_axis(scale, axis, x.ndim, np.float32))
     q = rounded.astype(np.float64) + along_axis(zero_point, axis, x.ndim, np.float64)
     return np.where(np.isnan(q), lo, np.clip(q, lo, hi)).astype(dtype.numpy)
 

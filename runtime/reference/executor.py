@@ -2,7 +2,8 @@
 
 An op on real numbers is computed in float64 and rounded once: to float32 (float and observed stage) or half up
 to the result's quantization parameters (quantized stage). Convolutions and products take each sample by itself,
-so that no result depends on the batch. Integer ops are exact.
+so that no result depends on the batch. Integer ops are exact. Infinities and NaN are numbers like others: NumPy's
+warnings about them are off.
 """
 
 from collections.abc import Callable, Mapping
@@ -102,6 +103,7 @@ def _bind_feed(value: Value, array: object, symbols: dict[str, int]) -> None:
             raise RuntimeInputError(f"{shape}: {symbol} is {symbols[symbol]} elsewhere")
 
 
+@np.errstate(all="ignore")
 def _execute(node: Node, operands: list[AnyArray], symbols: Mapping[str, int]) -> tuple[AnyArray, ...]:
     found = implementation(type(node.op))
     types = Types(

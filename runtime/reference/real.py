@@ -42,8 +42,7 @@ def from_real(value_type: TensorType, real: Real) -> AnyArray:
     """Real numbers as a type stores them: rounded once to a float dtype, or quantized half up."""
     if value_type.quant is not None:
         return quantize_real(real, value_type.dtype, value_type.quant)
-    with np.errstate(over="ignore"):
-        return real.astype(value_type.dtype.numpy)
+    return real.astype(value_type.dtype.numpy)
 
 
 def quantize_real(real: Real, dtype: DType, quant: QuantParams) -> AnyArray:

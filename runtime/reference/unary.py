@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable
-from typing import TypeVar
 
 import numpy as np
 
@@ -25,12 +24,9 @@ from qcompiler.ir.ops import (
     Silu,
     Sqrt,
     Tanh,
-    Unary,
 )
 from qcompiler.runtime.reference.real import Real
 from qcompiler.runtime.reference.registry import Domain, implementation, reference
-
-_O = TypeVar("_O", bound=Unary)
 
 
 def real_function(op: Op) -> Callable[[float], float]:
@@ -43,101 +39,89 @@ def real_function(op: Op) -> Callable[[float], float]:
     if not op.elementwise_unary or found.domain is not Domain.REAL or found.typed:
         raise PluginError(f"op {op.name!r} is not a real function of one operand")
 
+    @np.errstate(all="ignore")
     def function(x: float) -> float:
         return float(found.function(op, np.float64(x)))
 
     return function
 
 
-def unary(op: type[_O]) -> Callable[[Callable[[_O, Real], Real]], Callable[[_O, Real], Real]]:
-    """As `reference`, for a function of which infinities and NaN are proper values."""
-
-    def register(function: Callable[[_O, Real], Real]) -> Callable[[_O, Real], Real]:
-        def quiet(op: _O, x: Real) -> Real:
-            with np.errstate(all="ignore"):
-                return function(op, x)
-
-        return reference(op)(quiet)
-
-    return register
-
-
-@unary(Relu)
+@reference(Relu)
 def relu(_op: Relu, x: Real) -> Real:
     return np.maximum(x, 0)
 
 
-@unary(LeakyRelu)
+@reference(LeakyRelu)
 def leaky_relu(op: LeakyRelu, x: Real) -> Real:
     return np.where(x >= 0, x, op.alpha * x)
 
 
-@unary(Clip)
+@reference(Clip)
 def clip(op: Clip, x: Real) -> Real:
     return np.minimum(np.maximum(x, op.low), op.high)
 
 
-@unary(Sigmoid)
+@reference(Sigmoid)
 def sigmoid(_op: Sigmoid, x: Real) -> Real:
     return 1 / (1 + np.exp(-x))
 
 
-@unary(HardSigmoid)
+@reference(HardSigmoid)
 def hard_sigmoid(op: HardSigmoid, x: Real) -> Real:
     return np.clip(op.alpha * x + op.beta, 0, 1)
 
 
-@unary(HardSwish)
+@reference(HardSwish)
 def hard_swish(_op: HardSwish, x: Real) -> Real:
     return x * np.clip(x / 6 + 0.5, 0, 1)
 
 
-@unary(Silu)
+@reference(Silu)
 def silu(_op: Silu, x: Real) -> Real:
     y: Real = x / (1 + np.exp(-x))
     return y
 
 
-@unary(Tanh)
+@reference(Tanh)
 def tanh(_op: Tanh, x: Real) -> Real:
     return np.tanh(x)
 
 
-@unary(Erf)
+@reference(Erf)
 def erf(_op: Erf, x: Real) -> Real:
     return np.asarray(np.frompyfunc(math.erf, 1, 1)(x), np.float64)
 
 
-@unary(Exp)
+@reference(Exp)
 def exp(_op: Exp, x: Real) -> Real:
     return np.exp(x)
 
 
-@unary(Log)
+@reference(Log)
 def log(_op: Log, x: Real) -> Real:
     return np.log(x)
 
 
-@unary(Sqrt)
+@reference(Sqrt)
 def sqrt(_op: Sqrt, x: Real) -> Real:
     return np.sqrt(x)
 
 
-@unary(Abs)
+@reference(Abs)
 def absolute(_op: Abs, x: Real) -> Real:
     return np.abs(x)
 
 
-@unary(Neg)
+@reference(Neg)
 def negative(_op: Neg, x: Real) -> Real:
     return -x
 
 
-@unary(Reciprocal)
+@reference(Reciprocal)
 def reciprocal(_op: Reciprocal, x: Real) -> Real:
     return 1 / x
 
 
-@unary(Power)
+@reference(Power)
 def power(op: Power, x: Real) -> Real:
     return np.power(x, op.exponent)

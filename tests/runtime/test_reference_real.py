@@ -249,3 +249,12 @@ def test_real_function_is_one_number_in_one_number_out():
 def test_real_function_of_another_op_is_refused(op: Op):
     with pytest.raises(PluginError, match="not a real function of one operand"):
         real_function(op)
+
+
+def test_infinities_and_nan_pass_through():
+    x = np.array([INF, -INF, np.nan, 3e38], np.float32)
+    (total,) = evaluate(o.Add(), x, np.array([-INF, -INF, 1, 3e38], np.float32))
+    np.testing.assert_array_equal(total, np.array([np.nan, -INF, np.nan, INF], np.float32))
+    (quotient,) = evaluate(o.Div(), x, np.zeros(4, np.float32))
+    np.testing.assert_array_equal(quotient, np.array([INF, -INF, np.nan, INF], np.float32))
+    assert np.isnan(evaluate(o.Softmax(), x)[0]).all()
