@@ -135,7 +135,7 @@ def _unify(graph: Graph, ranges: dict[Value, Interval]) -> None:
                 groups.join(node.operands[0], result)
         elif node.op.quantization is Quantization.UNIFIED:
             for operand in node.operands:
-                if operand.use_count == 1 and not operand.is_output and not operand.is_constant:
+                if _goes_nowhere_else(operand):
                     groups.join(node.result, operand)
                 else:
                     needs.append((node.result, operand))
@@ -157,6 +157,15 @@ def _unify(graph: Graph, ranges: dict[Value, Interval]) -> None:
         found = union[root]
         if found is not None:
             ranges.update(dict.fromkeys(values, found))
+
+
+def _goes_nowhere_else(value: Value) -> bool:
+    """Whether the value, and what it was moved from, has one use only, so that its parameters are free to choose."""
+    if value.use_count != 1 or value.is_output or value.is_constant:
+        return False
+    producer = value.producer
+    moved = producer is not None and producer.op.quantization in _SAME_RANGE
+    return not moved or all(_goes_nowhere_else(operand) for operand in (() if producer is None else producer.operands))
 
 
 def _hull(intervals: Iterable[Interval]) -> Interval | None:

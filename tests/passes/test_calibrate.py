@@ -1,0 +1,142 @@
+from collections.abc import Iterable
+
+import numpy as np
+import pytest
+
+from qcompiler.calibration.data import open_source
+from qcompiler.calibration.run import ObservedGraph
+from qcompiler.errors import CalibrationDataError
+from qcompiler.ir import Graph, ops, parse_graph, print_graph
+from qcompiler.pass_manager import PassContext, PassManager, parse_pipeline
+
+NETWORK = """qir 1
+graph test float {
+  input %x: f32[N,3]
+  const %w: f32[2,3] = [1, -2, 0.5, 0.25, 1, -1]
+  %y = gemm(%x, %w) @fc
+  %s = sigmoid(%y)
+  output s = %s
+}
+"""
+SAMPLES = np.random.default_rng(3).normal(size=(50, 3)).astype(np.float32)
+
+
+def calibrated(
+    data: object, *, text: str = NETWORK, spec: str = "calibrate", method: str = "minmax"
+) -> tuple[Graph, PassContext]:
+    graph = parse_graph(text)
+    source = None if data is None else open_source(data, graph)  # type: ignore[arg-type]  # any form
+    context = PassContext(calibration=source, calibration_method=method)
+    PassManager(parse_pipeline(f"insert-observers,{spec}"), check_claims=True).run(graph, context)
+    return graph, context
+
+
+def ranges(graph: Graph) -> dict[str, tuple[float | None, float | None]]:
+    return {n.op.key: (n.op.low, n.op.high) for n in graph.nodes() if isinstance(n.op, ops.Observe)}
+
+
+def pieces(cuts: Iterable[int]) -> list[dict[str, np.ndarray]]:
+    return [{"x": part} for part in np.split(SAMPLES, list(cuts)) if len(part)]
+
+
+def test_ranges_are_those_of_the_data():
+    graph, context = calibrated(SAMPLES)
+    y = SAMPLES.astype(np.float64) @ np.array([[1, 0.25], [-2, 1], [0.5, -1]])
+    found = ranges(graph)
+    assert found["x"] == (float(SAMPLES.min()), float(SAMPLES.max()))
+    assert found["y"] == pytest.approx((y.min(), y.max()), rel=1e-6)
+    assert found["s"] == (None, None)  # sigmoid is bounded: propagate-ranges knows
+    assert context.warnings == []
+
+
+@pytest.mark.parametrize("cuts", [[], [1], [7, 8, 30], range(1, 50)])
+def test_any_split_of_the_data_gives_the_same_statistics(cuts):
+    graph, context = calibrated(pieces(cuts))
+    whole, expected = calibrated(SAMPLES)
+    assert context.calibration_digest == expected.calibration_digest
+    assert context.calibration_digest is not None
+    assert print_graph(graph) == print_graph(whole)
+
+
+def test_any_order_of_the_data_gives_the_same_statistics():
+    assert calibrated(SAMPLES[::-1])[1].calibration_digest == calibrated(SAMPLES)[1].calibration_digest
+
+
+def test_the_option_of_the_pass_goes_before_the_method_of_the_compilation():
+    data = np.concatenate([SAMPLES, np.full((1, 3), 100, np.float32)] + [SAMPLES] * 400)
+    chosen = ranges(calibrated(data, spec="calibrate{method=percentile}")[0])
+    assert chosen["x"] == ranges(calibrated(data, method="percentile")[0])["x"]
+    assert chosen["x"][1] < 10 < ranges(calibrated(data)[0])["x"][1]
+
+
+def test_wide_values_keep_their_extremes():
+    text = NETWORK.replace("output s = %s", "output s = %s\n  %z = add(%x, %x)\n  output z = %z")
+    data = np.concatenate([SAMPLES, np.full((1, 3), 100, np.float32)] + [SAMPLES] * 400)
+    graph, _ = calibrated(data, text=text, method="percentile")
+    assert ranges(graph)["z"][1] == 200.0
+
+
+def test_a_second_calibration_has_nothing_to_do():
+    graph, context = calibrated(SAMPLES)
+    (second,) = PassManager(parse_pipeline("calibrate"), check_claims=True).run(graph, context)
+    assert not second.changed
+
+
+def test_without_data_the_graph_runs_on_made_up_samples_and_says_so():
+    graph, context = calibrated(None)
+    low, high = ranges(graph)["x"]
+    assert low is not None
+    assert high is not None
+    assert -6 < low < -1 < 1 < high < 6
+    assert print_graph(graph) == print_graph(calibrated(None)[0])
+    (warning,) = context.warnings
+    assert "made-up" in warning
+    assert "--calibrate DATA" in warning
+
+
+def test_nan_names_the_tensor_and_the_sample():
+    text = NETWORK.replace("sigmoid(%y)", "sqrt(%y)")
+    data = np.abs(SAMPLES)
+    data[:, 1] = 0
+    data[:, 2] = 0
+    data[33] = [0, 1, 0]
+    with pytest.raises(CalibrationDataError, match=r"sample 33 .* NaN or Inf in %s \(computed by node 's'\)"):
+        calibrated(data, text=text)
+
+
+def test_infinity_in_the_float_model_is_found_in_a_small_batch():
+    text = NETWORK.replace("sigmoid(%y)", "exp(%y)")
+    data = SAMPLES.copy()
+    data[2] = [1000, 0, 0]
+    with pytest.raises(CalibrationDataError, match=r"sample 2 of the calibration data .* %s"):
+        calibrated([{"x": row[np.newaxis]} for row in data], text=text)
+
+
+def test_an_outlier_is_a_warning():
+    data = np.concatenate([SAMPLES] * 400)
+    data[77, 0] = 1e6
+    _, context = calibrated(data)
+    assert any("%x reaches 1e+06" in w and "percentile" in w for w in context.warnings)
+
+
+def test_a_constant_input_is_a_remark():
+    _, context = calibrated(np.full((4, 3), 2, np.float32))
+    assert "calibrate: observe_x: it is 2 everywhere on the calibration data" in map(str, context.remarks)
+
+
+def test_progress_is_reported():
+    graph = parse_graph(NETWORK)
+    calls: list[tuple[str, int, int]] = []
+    context = PassContext(
+        calibration=open_source(SAMPLES, graph), progress=lambda what, done, total: calls.append((what, done, total))
+    )
+    PassManager(parse_pipeline("insert-observers,calibrate")).run(graph, context)
+    assert calls[-1] == ("calibrating", 50, 50)
+
+
+def test_an_observed_graph_gives_the_wanted_values_only():
+    graph = parse_graph(NETWORK)
+    PassManager(parse_pipeline("insert-observers")).run(graph)
+    values = ObservedGraph(graph, frozenset({"y"})).run({"x": SAMPLES[:5]})
+    assert list(values) == ["y"]
+    assert values["y"].shape == (5, 2)
