@@ -38,7 +38,7 @@ def inlined(function: _Function) -> _Function:
     return cast("_Function", numba.njit(forceinline=True, error_model="numpy")(function))
 
 
-_I32, _I64 = ir.IntType(32), ir.IntType(64)
+_I8, _I32, _I64 = ir.IntType(8), ir.IntType(32), ir.IntType(64)
 _BINARY_I32 = (types.int32, types.int32, types.int32)
 
 
@@ -58,6 +58,24 @@ def mul_i32(builder: ir.IRBuilder, a: ir.Value, b: ir.Value) -> ir.Value:
 def shift_right_i32(builder: ir.IRBuilder, a: ir.Value, count: ir.Value) -> ir.Value:
     """The arithmetic shift by 0..31."""
     return builder.ashr(a, count)
+
+
+@emitted(types.int32, types.int64, types.int64, types.int64)
+def load_flipped(builder: ir.IRBuilder, base: ir.Value, index: ir.Value, flip: ir.Value) -> ir.Value:
+    """The byte XOR `flip` (see `SIGN_FLIP`), 0..255."""
+    byte = builder.load(_byte(builder, base, index), typ=_I8)
+    return builder.zext(builder.xor(byte, builder.trunc(flip, _I8)), _I32)
+
+
+@emitted(types.void, types.int64, types.int64, types.int32, types.int64)
+def store_flipped(builder: ir.IRBuilder, base: ir.Value, index: ir.Value, value: ir.Value, flip: ir.Value) -> None:
+    """Store the low 8 bits of `value` XOR `flip`."""
+    byte = builder.xor(builder.trunc(value, _I8), builder.trunc(flip, _I8))
+    builder.store(byte, _byte(builder, base, index))
+
+
+def _byte(builder: ir.IRBuilder, base: ir.Value, index: ir.Value) -> ir.Value:
+    return builder.gep(builder.inttoptr(base, _I8.as_pointer()), [index], source_etype=_I8)
 
 
 @emitted(types.int32, types.int32, types.int32, types.int32)

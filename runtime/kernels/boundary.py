@@ -7,7 +7,7 @@ from llvmlite import ir
 from numba import types
 
 from qcompiler.runtime.codegen.intrinsics import emitted
-from qcompiler.runtime.kernels.arithmetic import share_start
+from qcompiler.runtime.kernels.arithmetic import share_range
 from qcompiler.runtime.kernels.memory import (
     load_f32,
     load_s16,
@@ -52,8 +52,7 @@ def int_quantize8(operands: int, share: int, shares: int) -> None:
     x, scales, zero_points = load_s64(operands, 0), load_s64(operands, 1), load_s64(operands, 2)
     out, count, channels = load_s64(operands, 3), load_s64(operands, 4), load_s64(operands, 5)
     inner, lo, hi = load_s64(operands, 6), load_s64(operands, 7), load_s64(operands, 8)
-    position = min(count, share_start(count, share, shares))
-    end = min(count, share_start(count, share + 1, shares))
+    position, end = share_range(count, share, shares)
     while position < end:
         row = position // inner
         n = min((row + 1) * inner, end) - position
@@ -71,8 +70,7 @@ def int_quantize16(operands: int, share: int, shares: int) -> None:
     x, scales, zero_points = load_s64(operands, 0), load_s64(operands, 1), load_s64(operands, 2)
     out, count, channels = load_s64(operands, 3), load_s64(operands, 4), load_s64(operands, 5)
     inner, lo, hi = load_s64(operands, 6), load_s64(operands, 7), load_s64(operands, 8)
-    position = min(count, share_start(count, share, shares))
-    end = min(count, share_start(count, share + 1, shares))
+    position, end = share_range(count, share, shares)
     while position < end:
         row = position // inner
         n = min((row + 1) * inner, end) - position
@@ -93,8 +91,7 @@ def int_dequantize8(operands: int, share: int, shares: int) -> None:
     x, scales, zero_points = load_s64(operands, 0), load_s64(operands, 1), load_s64(operands, 2)
     out, count, channels = load_s64(operands, 3), load_s64(operands, 4), load_s64(operands, 5)
     inner, flip = load_s64(operands, 6), load_s64(operands, 7)
-    position = min(count, share_start(count, share, shares))
-    end = min(count, share_start(count, share + 1, shares))
+    position, end = share_range(count, share, shares)
     while position < end:
         row = position // inner
         n = min((row + 1) * inner, end) - position
@@ -111,8 +108,7 @@ def int_dequantize16(operands: int, share: int, shares: int) -> None:
     x, scales, zero_points = load_s64(operands, 0), load_s64(operands, 1), load_s64(operands, 2)
     out, count, channels = load_s64(operands, 3), load_s64(operands, 4), load_s64(operands, 5)
     inner = load_s64(operands, 6)
-    position = min(count, share_start(count, share, shares))
-    end = min(count, share_start(count, share + 1, shares))
+    position, end = share_range(count, share, shares)
     while position < end:
         row = position // inner
         n = min((row + 1) * inner, end) - position
@@ -135,7 +131,8 @@ def int_dequantize32(operands: int, share: int, shares: int) -> None:
     x, scales, zero_points = load_s64(operands, 0), load_s64(operands, 1), load_s64(operands, 2)
     out, count, channels = load_s64(operands, 3), load_s64(operands, 4), load_s64(operands, 5)
     inner = load_s64(operands, 6)
-    for i in range(share_start(count, share, shares), min(count, share_start(count, share + 1, shares))):
+    start, end = share_range(count, share, shares)
+    for i in range(start, end):
         channel = (i // inner) % channels
         difference = load_s32(x, i) - load_s32(zero_points, channel)
         store_f32(out, i, float_of_s64(difference) * load_f32(scales, channel))
@@ -145,7 +142,8 @@ def int_dequantize32(operands: int, share: int, shares: int) -> None:
 def int_lut8(operands: int, share: int, shares: int) -> None:
     """`int.lut` with 8-bit entries; the table is indexed by the byte, so that of an s8 operand is turned by 128."""
     x, table, out, count = load_s64(operands, 0), load_s64(operands, 1), load_s64(operands, 2), load_s64(operands, 3)
-    for i in range(share_start(count, share, shares), min(count, share_start(count, share + 1, shares))):
+    start, end = share_range(count, share, shares)
+    for i in range(start, end):
         store_u8(out, i, load_u8(table, load_u8(x, i)))
 
 
@@ -153,5 +151,6 @@ def int_lut8(operands: int, share: int, shares: int) -> None:
 def int_lut16(operands: int, share: int, shares: int) -> None:
     """`int.lut` with s16 entries."""
     x, table, out, count = load_s64(operands, 0), load_s64(operands, 1), load_s64(operands, 2), load_s64(operands, 3)
-    for i in range(share_start(count, share, shares), min(count, share_start(count, share + 1, shares))):
+    start, end = share_range(count, share, shares)
+    for i in range(start, end):
         store_s16(out, i, load_s16(table, load_u8(x, i)))

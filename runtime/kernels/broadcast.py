@@ -31,27 +31,17 @@ def run_at(operands: int, position: int, end: int, itemsize_a: int, itemsize_b: 
 
 
 @inlined
-def row_of_a(operands: int, row: int) -> int:
-    """Elements from the start of `a` to those of the given row (index over all outer axes)."""
-    return _row(operands, row, _A1)
-
-
-@inlined
-def row_of_b(operands: int, row: int) -> int:
-    """Elements from the start of `b` to those of the given row."""
-    return _row(operands, row, _B1)
-
-
-@inlined
 def _row(operands: int, row: int, steps: int) -> int:
     d1, d2, d3 = load_s64(operands, _D1), load_s64(operands, _D1 + 1), load_s64(operands, _D1 + 2)
-    rest2 = row // d1
-    rest3 = rest2 // d2
-    rest4 = rest3 // d3
-    elements: int = (
-        (row - rest2 * d1) * load_s64(operands, steps)
-        + (rest2 - rest3 * d2) * load_s64(operands, steps + 1)
-        + (rest3 - rest4 * d3) * load_s64(operands, steps + 2)
-        + rest4 * load_s64(operands, steps + 3)
-    )
+    elements: int = row * load_s64(operands, steps)
+    if row >= d1:  # divisions only where there is more than one outer axis
+        rest2 = row // d1
+        rest3 = rest2 // d2
+        rest4 = rest3 // d3
+        elements = (
+            (row - rest2 * d1) * load_s64(operands, steps)
+            + (rest2 - rest3 * d2) * load_s64(operands, steps + 1)
+            + (rest3 - rest4 * d3) * load_s64(operands, steps + 2)
+            + rest4 * load_s64(operands, steps + 3)
+        )
     return elements

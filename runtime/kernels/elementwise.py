@@ -6,17 +6,19 @@ from qcompiler.runtime.kernels.arithmetic import (
     add_i32,
     clamp,
     clamp_i32,
+    load_flipped,
     load_integer,
     mul_i32,
     requantize,
     rescale_i32,
     share_range,
     shift_right_i32,
+    store_flipped,
     store_integer,
     weighted_sum_i32,
 )
 from qcompiler.runtime.kernels.broadcast import BROADCAST_WORDS, PARAMETERS, run_at
-from qcompiler.runtime.kernels.memory import load_s16, load_s32, load_s64, load_u8, store_u8
+from qcompiler.runtime.kernels.memory import load_s16, load_s32, load_s64, store_u8
 from qcompiler.runtime.kernels.registry import kernel
 
 _FLIPS = ("flip_a", "flip_b", "flip_out")  # see arithmetic.SIGN_FLIP
@@ -40,22 +42,22 @@ def int_add8(operands: int, share: int, shares: int) -> None:
         z = out + position
         if a0 == 1 and b0 == 1:
             for i in range(n):
-                left = mul_i32(np.int32(load_u8(x, i) ^ flip_a), multiplier_a)
-                right = mul_i32(np.int32(load_u8(y, i) ^ flip_b), multiplier_b)
+                left = mul_i32(load_flipped(x, i, flip_a), multiplier_a)
+                right = mul_i32(load_flipped(y, i, flip_b), multiplier_b)
                 total = shift_right_i32(add_i32(add_i32(left, right), addend), shift)
-                store_u8(z, i, clamp_i32(add_i32(zp_out, total), lo, hi) ^ flip_out)
+                store_flipped(z, i, clamp_i32(add_i32(zp_out, total), lo, hi), flip_out)
         elif a0 == 1 and b0 == 0:
-            constant = add_i32(mul_i32(np.int32(load_u8(y, 0) ^ flip_b), multiplier_b), addend)
+            constant = add_i32(mul_i32(load_flipped(y, 0, flip_b), multiplier_b), addend)
             for i in range(n):
-                left = mul_i32(np.int32(load_u8(x, i) ^ flip_a), multiplier_a)
+                left = mul_i32(load_flipped(x, i, flip_a), multiplier_a)
                 total = shift_right_i32(add_i32(left, constant), shift)
-                store_u8(z, i, clamp_i32(add_i32(zp_out, total), lo, hi) ^ flip_out)
+                store_flipped(z, i, clamp_i32(add_i32(zp_out, total), lo, hi), flip_out)
         else:
             for i in range(n):
-                left = mul_i32(np.int32(load_u8(x, i * a0) ^ flip_a), multiplier_a)
-                right = mul_i32(np.int32(load_u8(y, i * b0) ^ flip_b), multiplier_b)
+                left = mul_i32(load_flipped(x, i * a0, flip_a), multiplier_a)
+                right = mul_i32(load_flipped(y, i * b0, flip_b), multiplier_b)
                 total = shift_right_i32(add_i32(add_i32(left, right), addend), shift)
-                store_u8(z, i, clamp_i32(add_i32(zp_out, total), lo, hi) ^ flip_out)
+                store_flipped(z, i, clamp_i32(add_i32(zp_out, total), lo, hi), flip_out)
         position += n
 
 
@@ -73,10 +75,10 @@ def int_add16(operands: int, share: int, shares: int) -> None:
     zp_out, lo, hi = np.int32(load_s64(words, 7)), np.int32(load_s64(words, 8)), np.int32(load_s64(words, 9))
     start, end = share_range(load_s64(operands, 3), share, shares)
     for i in range(start, end):
-        left = mul_i32(np.int32(load_u8(a, i) ^ flip_a), scale)
+        left = mul_i32(load_flipped(a, i, flip_a), scale)
         right = mul_i32(np.int32(load_s16(b, i)), scale)
         total = weighted_sum_i32(left, multiplier_a, right, multiplier_b, addend, shift)
-        store_u8(out, i, clamp_i32(add_i32(zp_out, total), lo, hi) ^ flip_out)
+        store_flipped(out, i, clamp_i32(add_i32(zp_out, total), lo, hi), flip_out)
 
 
 @kernel("int_mul8", words=(*BROADCAST_WORDS, *_FLIPS, *_PRODUCT))
@@ -95,16 +97,16 @@ def int_mul8(operands: int, share: int, shares: int) -> None:
         z = out + position
         if a0 == 1 and b0 == 1:
             for i in range(n):
-                left = add_i32(np.int32(load_u8(x, i) ^ flip_a), minus_zp_a)
-                right = add_i32(np.int32(load_u8(y, i) ^ flip_b), minus_zp_b)
+                left = add_i32(load_flipped(x, i, flip_a), minus_zp_a)
+                right = add_i32(load_flipped(y, i, flip_b), minus_zp_b)
                 product = rescale_i32(mul_i32(left, right), multiplier, half, shift)
-                store_u8(z, i, clamp_i32(add_i32(zp_out, product), lo, hi) ^ flip_out)
+                store_flipped(z, i, clamp_i32(add_i32(zp_out, product), lo, hi), flip_out)
         else:
             for i in range(n):
-                left = add_i32(np.int32(load_u8(x, i * a0) ^ flip_a), minus_zp_a)
-                right = add_i32(np.int32(load_u8(y, i * b0) ^ flip_b), minus_zp_b)
+                left = add_i32(load_flipped(x, i * a0, flip_a), minus_zp_a)
+                right = add_i32(load_flipped(y, i * b0, flip_b), minus_zp_b)
                 product = rescale_i32(mul_i32(left, right), multiplier, half, shift)
-                store_u8(z, i, clamp_i32(add_i32(zp_out, product), lo, hi) ^ flip_out)
+                store_flipped(z, i, clamp_i32(add_i32(zp_out, product), lo, hi), flip_out)
         position += n
 
 
@@ -190,6 +192,62 @@ def int_rescale(operands: int, share: int, shares: int) -> None:
         for i in range(start, end):
             difference = load_integer(x, i, dtype_x) - zp_in
             store_integer(out, i, requantize(difference, multiplier, shift, zp_out, lo, hi), dtype_out)
+
+
+@kernel(
+    "int_prelu8",
+    words=(
+        *("x", "multipliers", "halves", "shifts", "out", "outer", "channels", "inner", "flip_x", "flip_out", "zp_in"),
+        *("scale", "positive_multiplier", "positive_half", "positive_shift", "zp_out", "lo", "hi"),
+    ),
+)
+def int_prelu8(operands: int, share: int, shares: int) -> None:
+    """`int.prelu` of [outer, channels, inner] from 8 to 8 bits.
+
+    Shifts are at least 32, and 32 is subtracted; halves are s64. Differences are multiplied by the power of two
+    `scale`, by which smaller shifts were raised.
+    """
+    x, multipliers, halves, shifts = (
+        load_s64(operands, 0),
+        load_s64(operands, 1),
+        load_s64(operands, 2),
+        load_s64(operands, 3),
+    )
+    out, outer, channels, inner = (
+        load_s64(operands, 4),
+        load_s64(operands, 5),
+        load_s64(operands, 6),
+        load_s64(operands, 7),
+    )
+    flip_x, flip_out, minus_zp = load_s64(operands, 8), load_s64(operands, 9), np.int32(-load_s64(operands, 10))
+    scale, multiplier = np.int32(load_s64(operands, 11)), np.int32(load_s64(operands, 12))
+    half, shift = load_s64(operands, 13), np.int32(load_s64(operands, 14))
+    zp_out, lo, hi = (
+        np.int32(load_s64(operands, 15)),
+        np.int32(load_s64(operands, 16)),
+        np.int32(load_s64(operands, 17)),
+    )
+    for row in range(outer * share // shares, outer * (share + 1) // shares):
+        if inner == 1:
+            source, target = x + row * channels, out + row * channels
+            for c in range(channels):
+                difference = mul_i32(add_i32(load_flipped(source, c, flip_x), minus_zp), scale)
+                slope = np.int32(load_s32(multipliers, c))
+                below = rescale_i32(difference, slope, load_s64(halves, c), np.int32(load_s32(shifts, c)))
+                above = rescale_i32(difference, multiplier, half, shift)
+                value = above if difference >= 0 else below
+                store_flipped(target, c, clamp_i32(add_i32(zp_out, value), lo, hi), flip_out)
+        else:
+            for c in range(channels):
+                start = (row * channels + c) * inner
+                slope, slope_half = np.int32(load_s32(multipliers, c)), load_s64(halves, c)
+                slope_shift = np.int32(load_s32(shifts, c))
+                for i in range(start, start + inner):
+                    difference = mul_i32(add_i32(load_flipped(x, i, flip_x), minus_zp), scale)
+                    below = rescale_i32(difference, slope, slope_half, slope_shift)
+                    above = rescale_i32(difference, multiplier, half, shift)
+                    value = above if difference >= 0 else below
+                    store_flipped(out, i, clamp_i32(add_i32(zp_out, value), lo, hi), flip_out)
 
 
 @kernel(

@@ -4,8 +4,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from qcompiler.runtime.kernels.arithmetic import inlined, share_start
-from qcompiler.runtime.kernels.broadcast import BROADCAST_WORDS, PARAMETERS, row_of_a, row_of_b
+from qcompiler.runtime.kernels.arithmetic import inlined, share_range
+from qcompiler.runtime.kernels.broadcast import BROADCAST_WORDS, PARAMETERS, run_at
 from qcompiler.runtime.kernels.float_bits import clamp_f32, float_of_bits
 from qcompiler.runtime.kernels.memory import load_f32, load_s64, store_f32
 from qcompiler.runtime.kernels.registry import kernel
@@ -46,17 +46,11 @@ def parametric_relu(x: float, slope: float) -> float:
 @inlined
 def combine(operands: int, share: int, shares: int, function: Callable[[float, float], float]) -> None:
     """``out = clamp(function(a, b))`` over a broadcast walk."""
-    a, b, out, count = load_s64(operands, 0), load_s64(operands, 1), load_s64(operands, 2), load_s64(operands, 3)
-    inner, a0, b0 = load_s64(operands, 4), load_s64(operands, 5), load_s64(operands, 6)
+    out, a0, b0 = load_s64(operands, 2), load_s64(operands, 5), load_s64(operands, 6)
     lo, hi = float_of_bits(load_s64(operands, PARAMETERS)), float_of_bits(load_s64(operands, PARAMETERS + 1))
-    position = min(count, share_start(count, share, shares))
-    end = min(count, share_start(count, share + 1, shares))
+    position, end = share_range(load_s64(operands, 3), share, shares)
     while position < end:
-        row = position // inner
-        column = position - row * inner
-        n = min(inner - column, end - position)
-        x = a + 4 * (row_of_a(operands, row) + column * a0)
-        y = b + 4 * (row_of_b(operands, row) + column * b0)
+        n, x, y = run_at(operands, position, end, 4, 4)
         z = out + 4 * position
         if a0 == 1 and b0 == 1:
             for i in range(n):
@@ -111,8 +105,7 @@ def float_batch_normalization(operands: int, share: int, shares: int) -> None:
     variance, out, count = load_s64(operands, 4), load_s64(operands, 5), load_s64(operands, 6)
     channels, inner = load_s64(operands, 7), load_s64(operands, 8)
     epsilon = float_of_bits(load_s64(operands, 9))
-    position = min(count, share_start(count, share, shares))
-    end = min(count, share_start(count, share + 1, shares))
+    position, end = share_range(count, share, shares)
     while position < end:
         row = position // inner
         n = min((row + 1) * inner, end) - position

@@ -1,6 +1,6 @@
 """Kernels that move elements without looking at them; `itemsize` is 1, 2, 4 or 8 bytes."""
 
-from qcompiler.runtime.kernels.arithmetic import inlined, share_start
+from qcompiler.runtime.kernels.arithmetic import inlined, share_range
 from qcompiler.runtime.kernels.memory import (
     copy_bytes,
     fill_bytes,
@@ -50,19 +50,28 @@ def copy(operands: int, share: int, shares: int) -> None:
     itemsize, count = load_s64(operands, 2), load_s64(operands, 4)
     source, target = load_s64(operands, 0) + load_s64(operands, 3) * itemsize, load_s64(operands, 1)
     inner, step = load_s64(operands, 5), load_s64(operands, 6)
-    position = min(count, share_start(count, share, shares))
-    end = min(count, share_start(count, share + 1, shares))
+    size1, step1 = load_s64(operands, 7), load_s64(operands, 11)
+    position, end = share_range(count, share, shares)
+    index1, row_at = size1, 0  # along axis 1; where the row starts in the source
     while position < end:
-        row = position // inner
-        column = position - row * inner
+        if index1 < size1:
+            column = 0
+        else:
+            row = position // inner
+            column = position - row * inner
+            outside = row // size1
+            index1 = row - outside * size1
+            row_at = index1 * step1
+            for axis in range(1, OUTER_AXES - 1):
+                size = load_s64(operands, 7 + axis)
+                further = outside // size
+                row_at += (outside - further * size) * load_s64(operands, 11 + axis)
+                outside = further
+            row_at += outside * load_s64(operands, 15)
+        at = row_at + column * step
         n = min(inner - column, end - position)
-        at = column * step
-        for axis in range(OUTER_AXES - 1):
-            size = load_s64(operands, 7 + axis)
-            outside = row // size
-            at += (row - outside * size) * load_s64(operands, 11 + axis)
-            row = outside
-        at += row * load_s64(operands, 15)
+        index1 += 1
+        row_at += step1
         if step == 1:
             copy_bytes(target + position * itemsize, source + at * itemsize, n * itemsize)
         elif itemsize == 1:
@@ -103,10 +112,11 @@ def interleave3(operands: int, share: int, shares: int) -> None:
     """[batch, 3, pixels] bytes to [batch, pixels, 3]: the transposition of an RGB image, with vector shuffles."""
     source, target = load_s64(operands, 0), load_s64(operands, 1)
     batch, pixels = load_s64(operands, 2), load_s64(operands, 3)
+    start, end = share_range(pixels, share, shares)
     for image in range(batch):
         planes, out = source + image * 3 * pixels, target + image * 3 * pixels
         green, blue = planes + pixels, planes + 2 * pixels
-        for i in range(share_start(pixels, share, shares), min(pixels, share_start(pixels, share + 1, shares))):
+        for i in range(start, end):
             store_u8(out, 3 * i, load_u8(planes, i))
             store_u8(out, 3 * i + 1, load_u8(green, i))
             store_u8(out, 3 * i + 2, load_u8(blue, i))

@@ -6,8 +6,17 @@ are kept in `sums`, s32[BLOCK] for each share, so that the loops over channels a
 
 import numpy as np
 
-from qcompiler.runtime.kernels.arithmetic import clamp, inlined, load_integer, requantize, store_integer
+from qcompiler.runtime.kernels.arithmetic import (
+    clamp,
+    inlined,
+    load_flipped,
+    load_integer,
+    requantize,
+    store_flipped,
+    store_integer,
+)
 from qcompiler.runtime.kernels.memory import (
+    copy_bytes,
     fill_bytes,
     load_s32,
     load_s64,
@@ -40,9 +49,12 @@ def end_tap(start: int, size: int, dilation: int, taps: int) -> int:
     return 0 if start >= size else min(taps, (size - start + dilation - 1) // dilation)
 
 
-@kernel("max_pool8", words=(*WINDOW_WORDS, "flip"))
+@kernel("max_pool8", words=(*WINDOW_WORDS, "line", "flip"))
 def max_pool8(operands: int, share: int, shares: int) -> None:
-    """`max_pool` of u8, or of s8 with flip = 128 (see SIGN_FLIP). A window over padding alone gives the least value."""
+    """`max_pool` of u8, or of s8 with flip = 128 (see SIGN_FLIP). A window over padding alone gives the least value.
+
+    The rows under a window are first reduced to one, in `line`, u8[w·c] for each share: long vector loops.
+    """
     x, out, batch = load_s64(operands, 0), load_s64(operands, 1), load_s64(operands, 2)
     h, w, c = load_s64(operands, 3), load_s64(operands, 4), load_s64(operands, 5)
     out_h, out_w = load_s64(operands, 6), load_s64(operands, 7)
@@ -50,23 +62,36 @@ def max_pool8(operands: int, share: int, shares: int) -> None:
     stride_h, stride_w = load_s64(operands, 10), load_s64(operands, 11)
     pad_h, pad_w = load_s64(operands, 12), load_s64(operands, 13)
     dilation_h, dilation_w = load_s64(operands, 14), load_s64(operands, 15)
-    flip = load_s64(operands, PARAMETERS)
+    line = load_s64(operands, PARAMETERS) + share * w * c
+    flip = load_s64(operands, PARAMETERS + 1)
     rows = batch * out_h
     for row in range(rows * share // shares, rows * (share + 1) // shares):
         n = row // out_h
         top = (row - n * out_h) * stride_h - pad_h
-        target = out + row * out_w * c
-        fill_bytes(target, flip, out_w * c)
-        for ky in range(first_tap(top, dilation_h), end_tap(top, h, dilation_h, kernel_h)):
-            line = x + (n * h + top + ky * dilation_h) * w * c
-            for ox in range(out_w):
-                left = ox * stride_w - pad_w
-                pixel = target + ox * c
-                for kx in range(first_tap(left, dilation_w), end_tap(left, w, dilation_w, kernel_w)):
-                    source = line + (left + kx * dilation_w) * c
-                    for i in range(c):
-                        best, other = load_u8(pixel, i) ^ flip, load_u8(source, i) ^ flip
-                        store_u8(pixel, i, max(best, other) ^ flip)
+        first, end = first_tap(top, dilation_h), end_tap(top, h, dilation_h, kernel_h)
+        if first < end:
+            copy_bytes(line, x + (n * h + top + first * dilation_h) * w * c, w * c)
+        else:
+            fill_bytes(line, flip, w * c)
+        for ky in range(first + 1, end):
+            take_larger(line, x + (n * h + top + ky * dilation_h) * w * c, w * c, flip)
+        for ox in range(out_w):
+            left = ox * stride_w - pad_w
+            pixel = out + (row * out_w + ox) * c
+            first, end = first_tap(left, dilation_w), end_tap(left, w, dilation_w, kernel_w)
+            if first < end:
+                copy_bytes(pixel, line + (left + first * dilation_w) * c, c)
+            else:
+                fill_bytes(pixel, flip, c)
+            for kx in range(first + 1, end):
+                take_larger(pixel, line + (left + kx * dilation_w) * c, c, flip)
+
+
+@inlined
+def take_larger(target: int, source: int, count: int, flip: int) -> None:
+    """Each byte of the target becomes the larger of the two, as u8 after XOR `flip`."""
+    for i in range(count):
+        store_flipped(target, i, max(load_flipped(target, i, flip), load_flipped(source, i, flip)), flip)
 
 
 @kernel("max_pool", words=(*WINDOW_WORDS, "dtype", "least"))
@@ -208,9 +233,13 @@ def int_mean(operands: int, share: int, shares: int) -> None:
         block = (item - row * blocks) * BLOCK
         width = min(BLOCK, inner - block)
         if width == 1:
-            total = np.int64(0)
-            for r in range(length):
-                total += load_integer(x, (row * length + r) * inner + block, dtype_x)
+            start, total = row * length * inner + block, np.int64(0)
+            if inner == 1 and dtype_x == 0:
+                for r in range(length):
+                    total += load_u8(x, start + r)
+            else:
+                for r in range(length):
+                    total += load_integer(x, start + r * inner, dtype_x)
             value = requantize(total - offset, multiplier, shift, zp_out, lo, hi)
             store_integer(out, row * inner + block, value, dtype_out)
         else:

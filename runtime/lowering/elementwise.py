@@ -138,16 +138,31 @@ def lower_rescale(lowering: Lowering, node: Node, op: IntRescale) -> None:
 
 @lowers(IntPRelu)
 def lower_prelu(lowering: Lowering, node: Node, op: IntPRelu) -> None:
-    """Channels are found by position, so any axis will do."""
+    """In vector lanes for 8 bits and shifts that can be raised to 32; channels are any axis."""
     x, multipliers, shifts = (lowering.buffer(v) for v in node.operands)
-    out = lowering.result(node.result)
+    out, slope_shifts = lowering.result(node.result), node.operands[2].data
     axis = normalize_axis(op.axis, len(out.shape))
     outer, channels, inner = split_at(out.shape, axis, axis + 1)
     count = outer * channels * inner
-    words: dict[str, Operand] = {"x": x, "multipliers": multipliers, "shifts": shifts, "out": out, "count": count}
-    words |= {"channels": channels, "inner": inner, "zp_in": op.zp_in}
+    words: dict[str, Operand] = {"x": x, "multipliers": multipliers, "out": out, "channels": channels, "inner": inner}
+    words["positive_multiplier"] = op.positive_multiplier
+    if slope_shifts is not None and is_8bit(x, out):
+        amounts = slope_shifts.astype(np.int64)
+        least = min(op.positive_shift, int(amounts.min(initial=FAST_SHIFT)))
+        raised = max(0, FAST_SHIFT - least)
+        if least >= LEAST_RAISED_SHIFT and max(op.positive_shift, int(amounts.max(initial=0))) + raised < 64:
+            flip = SIGN_FLIP[out.dtype]
+            halves = lowering.constant(node, "halves", lambda: np.int64(1) << (amounts + raised - 1))
+            above_32 = lowering.constant(node, "shifts", lambda: (amounts + raised - FAST_SHIFT).astype(np.int32))
+            words |= {"outer": outer, "halves": halves, "shifts": above_32, "scale": 1 << raised}
+            words |= {"positive_half": 1 << (op.positive_shift + raised - 1)}
+            words |= {"positive_shift": op.positive_shift + raised - FAST_SHIFT, "flip_x": SIGN_FLIP[x.dtype]}
+            words |= {"flip_out": flip, "zp_in": op.zp_in + SIGN_FLIP[x.dtype], "zp_out": op.zp_out + flip}
+            words |= {"lo": op.lo + flip, "hi": op.hi + flip}
+            lowering.emit(node, "int_prelu8", words, cost=3 * FAST_NS * count, items=outer)
+            return
+    words |= {"shifts": shifts, "count": count, "zp_in": op.zp_in, "positive_shift": op.positive_shift}
     words |= {"dtype_x": DTYPE_CODES[x.dtype], "dtype_out": DTYPE_CODES[out.dtype]}
-    words |= {"positive_multiplier": op.positive_multiplier, "positive_shift": op.positive_shift}
     words |= {"zp_out": op.zp_out, "lo": op.lo, "hi": op.hi}
     lowering.emit(node, "int_prelu", words, cost=1.5 * SLOW_NS * count, items=count // 64)
 

@@ -65,8 +65,10 @@ def lower_max_pool(lowering: Lowering, node: Node, op: MaxPool) -> None:
     words: dict[str, Operand] = {"x": x, "out": out, **geometry}
     items = geometry["batch"] * geometry["out_h"]
     if x.dtype in SIGN_FLIP:
-        words["flip"] = SIGN_FLIP[x.dtype]
-        lowering.emit(node, "max_pool8", words, cost=window_cost(geometry, _TAP_NS), items=items)
+        cost = window_cost(geometry, _TAP_NS)
+        lines = (shares_for(cost, items), geometry["w"] * geometry["c"])
+        words |= {"line": lowering.build.tensor(f"{node.name}.line", DType.U8, lines), "flip": SIGN_FLIP[x.dtype]}
+        lowering.emit(node, "max_pool8", words, scratch=("line",), cost=cost, items=items)
     elif x.dtype is DType.F32:
         lowering.emit(node, "float_max_pool", words, cost=window_cost(geometry, _TAP_NS), items=items)
     elif x.dtype in DTYPE_CODES:
