@@ -42,13 +42,16 @@ def locate_external(tensor: TensorProto, folder: Path | None, name: str) -> Path
         ModelError: there is no folder, the location leads out of it, or there is no such file.
     """
     location = next((entry.value for entry in tensor.external_data if entry.key == "location"), "")
+    if not isinstance(location, str):
+        raise ModelError(f"{name} keeps its data in {location!r}, which is not UTF-8; the file is damaged")
     if folder is None:
         raise ModelError(
             f"{name} keeps its data in the external file '{location}', but the model was given as bytes or as a "
             "ModelProto; give its path instead"
         )
     windows, posix = PureWindowsPath(location), PurePosixPath(location)
-    if not location or "\0" in location or posix.is_absolute() or windows.drive or windows.root:
+    absolute = posix.is_absolute() or windows.drive or windows.root
+    if not location or "\0" in location or absolute:
         raise ModelError(f"{name} keeps its data in '{location}'; only relative paths beside the model are read")
     root = folder.resolve()
     path = (root / location).resolve()

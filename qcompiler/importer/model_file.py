@@ -126,6 +126,7 @@ def _opsets(model: ModelProto, label: str) -> tuple[int, dict[str, int]]:
 
 def check_structure(graph: GraphProto, label: str) -> None:
     """Raise ModelError for inputs without rank and values defined twice, never, too late or in a cycle."""
+    _check_names(graph, label)
     for info in graph.input:
         if info.type.HasField("tensor_type") and not info.type.tensor_type.HasField("shape"):
             raise ModelError(f"{label}: input '{info.name}' has no shape, not even a rank; export it with one")
@@ -147,6 +148,17 @@ def check_structure(graph: GraphProto, label: str) -> None:
     for output in graph.output:
         if output.name not in defined:
             raise ModelError(f"{label}: the graph's output '{output.name}' is defined by nothing")
+
+
+def _check_names(graph: GraphProto, label: str) -> None:
+    """Raise ModelError for names that are no text: protobuf gives bytes that are not UTF-8 as they are."""
+    names: list[object] = [item.name for item in (*graph.input, *graph.output, *graph.initializer)]
+    names += (dim.dim_param for info in graph.input for dim in info.type.tensor_type.shape.dim)
+    for node in graph.node:
+        names += (node.name, node.op_type, node.domain, *node.input, *node.output)
+    for name in names:
+        if not isinstance(name, str):
+            raise ModelError(f"{label}: the name {name!r} is not UTF-8: the file is damaged; export or copy it again")
 
 
 def describe(node: NodeProto) -> str:

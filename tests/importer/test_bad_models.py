@@ -5,7 +5,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from qcompiler.errors import ModelError, UnsupportedOpError
+from qcompiler.errors import ModelError, QCompilerError, UnsupportedOpError
 from qcompiler.importer import import_model
 from qcompiler.importer.tensors import decode
 
@@ -52,6 +52,30 @@ def test_every_truncation_is_a_model_error(model):
     for length in range(len(data)):
         with pytest.raises(ModelError, match="model: "):
             import_model(data[:length])
+
+
+def test_every_flipped_byte_is_survived(model):
+    """A damaged file is an error of ours or happens to be a model, never anything else."""
+    nodes = [
+        node("Shape", "x", "s"),
+        node("Gather", "s i", "n"),
+        node("Concat", "n m", "t", axis=0),
+        node("Conv", "x w", "c", pads=[0, 0, 0, 0]),
+        node("Reshape", "c t", "y"),
+    ]
+    constants = {"i": np.array([0]), "m": np.array([-1]), "w": np.ones((1, 1, 1, 1), np.float32)}
+    data = model(nodes, {"x": ("N", 1, 2, 2)}, constants).SerializeToString()
+    outcomes = {True: 0, False: 0}
+    for position in range(len(data)):
+        for value in (0, 127, 128, 255, data[position] ^ 1):
+            damaged = data[:position] + bytes([value]) + data[position + 1 :]
+            try:
+                import_model(damaged)
+            except QCompilerError:
+                outcomes[False] += 1
+            else:
+                outcomes[True] += 1
+    assert min(outcomes.values()) > 0
 
 
 @pytest.mark.parametrize(("version", "message"), [(6, "supported are 7 to"), (999, "install a newer onnx")])
