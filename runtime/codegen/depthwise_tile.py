@@ -17,6 +17,7 @@ from qcompiler.runtime.codegen.primitives import Primitive, TileShape, emitted_p
 from qcompiler.runtime.codegen.rescale import (
     FORM_S32,
     FORM_U8,
+    emit_byte_range,
     emit_rescale,
     emit_s16_stores,
     emit_s32_stores,
@@ -253,8 +254,9 @@ def _finish(
     builder.cbranch(builder.icmp_signed("==", form, constant(FORM_U8)), as_u8, as_s16)
 
     builder.position_at_end(as_u8)
+    limits = emit_byte_range(builder, p, parameters)
     for out, pixel in zip(outs, pixels, strict=True):
-        store(builder, emit_u8(builder, p, pixel, parameters), out)
+        store(builder, emit_u8(builder, p, pixel, limits), out)
     builder.branch(done)
 
     builder.position_at_end(as_s16)

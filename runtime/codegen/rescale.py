@@ -9,6 +9,7 @@ Parameters of a vector of channels are one *record*: seven vectors of s32, see `
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from llvmlite import ir
 
@@ -104,18 +105,36 @@ def _shift_left_if_large(
     return merged
 
 
-def emit_u8(builder: ir.IRBuilder, p: Primitive, values: Sequence[ir.Value], parameters: ir.Value) -> ir.Value:
+@dataclass(frozen=True)
+class ByteRange:
+    """What `emit_u8` needs of the parameters, in every lane; loaded before a store hides that they are constant."""
+
+    zp_out: ir.Value
+    lo: ir.Value
+    hi: ir.Value
+    flip: ir.Value
+
+
+def emit_byte_range(builder: ir.IRBuilder, p: Primitive, parameters: ir.Value) -> ByteRange:
+    """Load the parameters of `emit_u8`."""
+    words, bytes_ = vector(I16, 2 * p.lanes), vector(I8, 4 * p.lanes)
+    kinds = {"zp_out": words, "lo": bytes_, "hi": bytes_, "flip": bytes_}
+    return ByteRange(
+        **{
+            name: splat(builder, builder.trunc(parameter(builder, parameters, name), kind.element), kind)
+            for name, kind in kinds.items()
+        }
+    )
+
+
+def emit_u8(builder: ir.IRBuilder, p: Primitive, values: Sequence[ir.Value], limits: ByteRange) -> ir.Value:
     """Four vectors of results to one of bytes: in each 16-byte lane 4 of the first, 4 of the second, and so on."""
-    zp, lo, hi, flip = (parameter(builder, parameters, name) for name in PARAMETERS[:4])
     pairs = [p.pack_s16(builder, values[i], values[i + 1]) for i in (0, 2)]
-    words = pairs[0].type
-    zero_point = splat(builder, builder.trunc(zp, I16), words)
-    name = f"llvm.sadd.sat.v{words.count}i16"
-    packed = p.pack_u8(builder, *(call(builder, name, words, x, zero_point) for x in pairs))
-    low, high, top = (splat(builder, builder.trunc(x, I8), packed.type) for x in (lo, hi, flip))
-    packed = builder.select(builder.icmp_unsigned("<", packed, low), low, packed)
-    packed = builder.select(builder.icmp_unsigned(">", packed, high), high, packed)
-    return builder.xor(packed, top)
+    name = f"llvm.sadd.sat.v{2 * p.lanes}i16"
+    packed = p.pack_u8(builder, *(call(builder, name, x.type, x, limits.zp_out) for x in pairs))
+    packed = builder.select(builder.icmp_unsigned("<", packed, limits.lo), limits.lo, packed)
+    packed = builder.select(builder.icmp_unsigned(">", packed, limits.hi), limits.hi, packed)
+    return builder.xor(packed, limits.flip)
 
 
 def emit_s16_stores(

@@ -16,6 +16,7 @@ from qcompiler.runtime.codegen.primitives import Primitive, TileShape, emitted_p
 from qcompiler.runtime.codegen.rescale import (
     FORM_S32,
     FORM_U8,
+    emit_byte_range,
     emit_rescale,
     emit_s16_stores,
     emit_s32_stores,
@@ -166,11 +167,12 @@ def _finish(
     builder.cbranch(builder.icmp_signed("==", form, constant(FORM_U8)), as_u8, as_s16)
 
     builder.position_at_end(as_u8)
+    limits = emit_byte_range(builder, p, parameters)
     together = 4 // shape.vectors  # pixels that fill one vector of bytes
     width = 4 * shape.vectors  # bytes of one pixel in each 16-byte lane
     for start in range(0, shape.pixels, together):
         pixels = [min(start + i, shape.pixels - 1) for i in range(together)]
-        packed = emit_u8(builder, p, [values[m, v] for m in pixels for v in range(shape.vectors)], parameters)
+        packed = emit_u8(builder, p, [values[m, v] for m in pixels for v in range(shape.vectors)], limits)
         for i, m in enumerate(range(start, min(start + together, shape.pixels))):
             lanes = range(0, packed.type.count, 16)
             own = [lane + width * i + byte for lane in lanes for byte in range(width)]
