@@ -9,6 +9,7 @@ import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +18,7 @@ from qcompiler.errors import VerifyError
 
 Dim = int | str
 Shape = tuple[Dim, ...]
-AnyArray = npt.NDArray[np.generic]
+AnyArray = npt.NDArray[Any]
 
 _DIM = re.compile(r"(?:([1-9][0-9]*)\*)?([A-Za-z_][A-Za-z0-9_.]*)\Z")
 
