@@ -11,7 +11,18 @@ from qcompiler.ir.rewrite import other_users, producer_of
 from qcompiler.pass_manager import RewritePass, register_pass
 
 _POINTWISE = (ops.Unary, ops.Binary, ops.PRelu, ops.IntRescale, ops.IntLut, ops.IntAdd, ops.IntMul, ops.IntDiv)
-_ALONG_AXES = (ops.Slice, ops.Split, ops.Concat, ops.Pad, ops.IntPad, ops.Softmax, ops.IntSoftmax, ops.ReduceMean)
+_ALONG_AXES = (
+    ops.Slice,
+    ops.Split,
+    ops.Concat,
+    ops.Pad,
+    ops.IntPad,
+    ops.Softmax,
+    ops.IntSoftmax,
+    ops.ReduceMean,
+    ops.IntMean,
+    ops.IntPRelu,
+)
 
 Perm = tuple[int, ...]
 
@@ -129,7 +140,7 @@ def _untransposed(graph: Graph, op: Op, index: int, operand: Value, perm: Perm) 
 
 def _is_parameter(op: Op, index: int) -> bool:
     """Whether a constant operand is a table or the like, not an array along the axes of the activation."""
-    return isinstance(op, ops.IntLut | ops.IntSoftmax) and index > 0
+    return isinstance(op, ops.IntLut | ops.IntSoftmax | ops.IntPRelu) and index > 0
 
 
 def _along(op: Op, perm: Perm) -> tuple[Op, Perm]:
@@ -137,11 +148,11 @@ def _along(op: Op, perm: Perm) -> tuple[Op, Perm]:
     match op:
         case ops.Slice(axes=axes):
             return dataclasses.replace(op, axes=tuple(perm[axis] for axis in axes)), perm
-        case ops.Split() | ops.Concat() | ops.Softmax() | ops.IntSoftmax():
+        case ops.Split() | ops.Concat() | ops.Softmax() | ops.IntSoftmax() | ops.IntPRelu():
             return dataclasses.replace(op, axis=perm[op.axis]), perm
         case ops.Pad() | ops.IntPad():
             return dataclasses.replace(op, pads=_reordered(op.pads, perm)), perm
-        case ops.ReduceMean(axes=axes, keepdims=keepdims):
+        case ops.ReduceMean(axes=axes, keepdims=keepdims) | ops.IntMean(axes=axes, keepdims=keepdims):
             over = tuple(sorted(perm[axis] for axis in axes))
             kept = [axis for axis in perm if keepdims or axis not in over]
             return dataclasses.replace(op, axes=over), tuple(sorted(kept).index(axis) for axis in kept)

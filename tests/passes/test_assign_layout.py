@@ -6,8 +6,8 @@ CONV = """
     const %b: s32[4] = [1, -2, 3, 400]
     const %m: s32[4] = [1073741824, 1200000000, 1300000000, 2000000000]
     const %s: s32[4] = [34, 35, 36, 37]
-    %y = int.conv(%x, %w, %b, %m, %s) {{strides=[2, 1], pads=[1, 0, 1, 2], dilations=[1, 1], group=1, zp_in=7, dtype=u8,
-        zp_out=100, hi=255}}
+    %y = int.conv(%x, %w, %b, %m, %s) {{strides=[2, 1], pads=[1, 0, 1, 2], dilations=[1, 1], group=1, zp_in=7,
+        dtype=u8, zp_out=100, hi=255}}
     output y = %y
 """.format(weights=", ".join(str((i * 37) % 255 - 127) for i in range(72)))
 POOL = "kernel=[2, 2], strides=[2, 2], pads=[0, 0, 0, 0], dilations=[1, 1]"

@@ -1,15 +1,18 @@
+from typing import Any
+
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 RANDOM = np.random.default_rng(8)
-TABLES = {
+TABLES: dict[str, npt.NDArray[Any]] = {
     "u8": RANDOM.integers(0, 256, 256).astype(np.uint8),
     "s8": RANDOM.integers(-128, 128, 256).astype(np.int8),
     "s16": RANDOM.integers(-(2**15), 2**15, 256).astype(np.int16),
 }
 
 
-def constant(name: str, dtype: str) -> tuple[str, np.ndarray]:
+def constant(name: str, dtype: str) -> tuple[str, npt.NDArray[Any]]:
     elements = ", ".join(map(str, TABLES[dtype].tolist()))
     return f"const %{name}: {dtype}[256] = [{elements}]", TABLES[dtype]
 
@@ -76,6 +79,18 @@ def test_a_table_with_other_users_stays(apply):
     assert outcome.remarks == ["z: the result of 'y' is also used by an output of the graph"]
 
 
+AFTER_CONV = """
+    input %x: u8[1,1,3,3]
+    const %w: s8[1,1,1,1] = [1]
+    const %b: s32[1] = [0]
+    const %m: s32[1] = [1073741824]
+    const %s: s32[1] = [30]
+    %y = int.conv(%x, %w, %b, %m, %s) {strides=[1, 1], pads=[0, 0, 0, 0], dilations=[1, 1], group=1, zp_in=0, dtype=u8,
+        hi=255}
+    %z = int.lut(%y, %f)
+"""
+
+
 @pytest.mark.parametrize(
     "body",
     [
@@ -83,9 +98,7 @@ def test_a_table_with_other_users_stays(apply):
         "input %x: s16[9]\n%y = int.rescale(%x) " + RESCALE.format(dtype="u8", lo=0, hi=255) + "\n%z = int.lut(%y, %f)",
         "input %x: s32[9]\n%y = int.rescale(%x) " + RESCALE.format(dtype="u8", lo=0, hi=255) + "\n%z = int.lut(%y, %f)",
         # After a convolution a table stays: there is nothing to merge it with.
-        "input %x: u8[1,1,3,3]\nconst %w: s8[1,1,1,1] = [1]\nconst %b: s32[1] = [0]\nconst %m: s32[1] = [1073741824]\n"
-        "const %s: s32[1] = [30]\n%y = int.conv(%x, %w, %b, %m, %s) {strides=[1, 1], pads=[0, 0, 0, 0], "
-        "dilations=[1, 1], group=1, zp_in=0, dtype=u8, hi=255}\n%z = int.lut(%y, %f)",
+        AFTER_CONV,
     ],
 )
 def test_near_misses(apply, body):

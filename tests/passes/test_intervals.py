@@ -10,7 +10,6 @@ from qcompiler.ir import DType, Graph, Op, TensorType, ops
 from qcompiler.passes.intervals import result_interval, useful_interval
 
 BOUNDS = st.floats(-8, 8, width=32).map(float)
-WINDOW = {"strides": (1, 1), "pads": (1, 1, 1, 1), "dilations": (1, 1)}
 
 
 def ordered(a: float, b: float) -> tuple[float, float]:
@@ -57,7 +56,7 @@ def test_convolution_with_padding(x: tuple[float, float], seed: int) -> None:
     random = np.random.default_rng(seed)
     low, high = ordered(*x)
     weight, bias = random.normal(size=(3, 2, 3, 3)).astype(np.float32), random.normal(size=3).astype(np.float32)
-    op = ops.Conv(**WINDOW)
+    op = ops.Conv(strides=(1, 1), pads=(1, 1, 1, 1), dilations=(1, 1))
     interval = result_interval(op, [(low, high), (0, 0), (0, 0)], [None, weight, bias])
     assert interval is not None
     graph = Graph()
