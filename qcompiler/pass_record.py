@@ -46,7 +46,6 @@ class PassContext:
         calibration_method: ``minmax``, ``percentile``, ``entropy`` or ``mse``.
         calibration_digest: SHA-256 of the statistics, set by the calibrating pass.
         allow_float: whether nodes without an integer form may stay float.
-        integer_io: whether inputs and outputs are the quantized tensors themselves (`--io integer`).
         threads: threads for running the observed graph; None for the default.
         remarks, warnings: collected on the way.
     """
@@ -55,7 +54,6 @@ class PassContext:
     calibration_method: str = "minmax"
     calibration_digest: str | None = None
     allow_float: bool = False
-    integer_io: bool = False
     threads: int | None = None
     progress: Callable[[str, int, int], None] | None = None
     """Called with (what, done, total) by anything that takes over a second."""

@@ -22,7 +22,7 @@ from qcompiler.ir.qir_file import load_qir, save_qir
 from qcompiler.pass_record import Pass, PassContext
 from qcompiler.pass_specs import format_pass, parse_pipeline
 
-_CONTEXT_OPTIONS = ("calibration_method", "allow_float", "integer_io", "threads")
+_CONTEXT_OPTIONS = ("calibration_method", "allow_float", "threads")
 
 
 def write_reproducer(
