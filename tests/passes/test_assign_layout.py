@@ -17,8 +17,8 @@ OTHERS = {
         input %x: u8[N,2,4,6]
         const %m: s32[5] = [0, 1073741824, 1073741824, 1431655765, 1073741824]
         const %s: s32[5] = [33, 30, 31, 32, 32]
-        %y = int.average_pool(%x, %m, %s) {{{POOL}, ceil_mode=false, count_include_pad=false, dtype=u8, zp_in=3, zp_out=4,
-            lo=0, hi=255}}
+        %y = int.average_pool(%x, %m, %s) {{{POOL}, ceil_mode=false, count_include_pad=false, dtype=u8, zp_in=3,
+            zp_out=4, lo=0, hi=255}}
         output y = %y
     """,
     "depth_to_space": 'input %x: u8[N,8,3,3]\n%y = depth_to_space(%x) {blocksize=2, mode="CRD"}\noutput y = %y',

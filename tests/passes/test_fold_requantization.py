@@ -62,7 +62,8 @@ END = "%y = dequantize(%r)\noutput y = %y"
          f"%r: u8[N,8]{Z} = requantize(%c)"), ["silu", "tanh", "concat"]),
         # a clamp becomes saturation
         (f"%a: u8[N,4]{X} = add(%q, %q)\n%r: u8[N,4]<scale=0.05, zero_point=0> = relu(%a)", ["add"]),
-        (f"%a: u8[N,4]{X} = mul(%q, %q) {{clamp=[-2.0, 3.0]}}\n%r: u8[N,4]{Y} = clip(%a) {{low=-1.0, high=6.0}}", ["mul"]),
+        (f"%a: u8[N,4]{X} = mul(%q, %q) {{clamp=[-2.0, 3.0]}}\n%r: u8[N,4]{Y} = clip(%a) {{low=-1.0, high=6.0}}",
+         ["mul"]),
         # a clamp without effect: the operand cannot leave it
         ("%a: u8[N,4]<scale=0.02, zero_point=0> = sigmoid(%q)\n%r: u8[N,4]<scale=0.02, zero_point=0> = relu(%a)",
          ["sigmoid"]),
@@ -94,7 +95,7 @@ def test_merged_clamps_intersect():
     [
         (f"%a: u8[N,4]{Y} = silu(%q)\n%r: u8[N,4]{Z} = requantize(%a)\n%e = dequantize(%a)\noutput a = %e",
          "r: its input 'a' is also used by 'e'"),
-        (f"%a: u8[N,4]{Y} = add(%q, %q)\n%r: u8[N,4]<scale=0.05, zero_point=0> = relu(%a)\n%e = dequantize(%a)\noutput a = %e",
+        (f"%a: u8[N,4]{Y} = add(%q, %q)\n%r: u8[N,4]{Y} = relu(%a)\n%e = dequantize(%a)\noutput a = %e",
          "r: its input 'a' is also used by 'e'"),
         ((f'%a: u8[N,2,2]{X} = reshape(%q) {{shape=["N", 2, 2]}}\n%r: u8[N,2,2]{Z} = requantize(%a)\n'
          "%e = dequantize(%q)\noutput a = %e"), "r: %q is also used by 'e'"),

@@ -223,7 +223,8 @@ def test_allowed_float_nodes_stay_between_boundary_ops():
     ],
 )  # fmt: skip
 def test_reasons(body, reason):
-    text = f"qir 1\ngraph test quantized {{\ninput %x: f32[N,4]\n%a: {U8.format('N,4')} = quantize(%x)\n{body}\noutput r = %r\n}}\n"
+    start = f"qir 1\ngraph test quantized {{\ninput %x: f32[N,4]\n%a: {U8.format('N,4')} = quantize(%x)\n"
+    text = f"{start}{body}\noutput r = %r\n}}\n"
     with pytest.raises(UnsupportedOpError, match=reason):
         lowered(parse_graph(text))
 
