@@ -6,7 +6,7 @@ from llvmlite import ir
 from numba import types
 
 from qcompiler.runtime.codegen.intrinsics import emitted
-from qcompiler.runtime.codegen.vectors import I1, I8, I16, I64, constant, load, splat, store, vector
+from qcompiler.runtime.codegen.vectors import I1, I8, I16, I64, branch_back, constant, load, splat, store, vector
 
 _WIDTH = 16  # items of one step
 
@@ -95,5 +95,5 @@ def _emit_steps(builder: ir.IRBuilder, end: ir.Value, step: int, body: Callable[
     following = builder.add(at, constant(step))
     at.add_incoming(constant(0), before)
     at.add_incoming(following, loop)
-    builder.cbranch(builder.icmp_signed("<", following, end), loop, after)
+    branch_back(builder, builder.icmp_signed("<", following, end), loop, after)
     builder.position_at_end(after)
