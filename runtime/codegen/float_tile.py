@@ -3,6 +3,9 @@
 Each element is one chain ``acc = fmuladd(a[k], b[k], acc)`` in the order of k, starting from its bias. LLVM makes
 `fmuladd` a fused instruction wherever the target has one, in vectors and scalars alike, so an element has the same
 bits in whatever lane, row or tile it is computed.
+
+The intrinsics here have to be called by kernels themselves. Numba compiles a function that several kernels call once in
+a process, for the primitive of the first.
 """
 
 from collections.abc import Callable

@@ -60,7 +60,7 @@ def float_conv(operands: int, share: int, shares: int) -> None:
         first = (block - job * blocks) * width
         count = min(width, pixels - first)
         if block != staged:
-            gather_windows(panel, x + load_s64(entry, 0), geometry, first, count)
+            gather_windows(panel, x + load_s64(entry, 0), geometry, first, count, width)
             staged = block
         chunk = unit - block * chunks
         vectors = (count + lanes - 1) // lanes
@@ -129,19 +129,19 @@ def float_gemm(operands: int, share: int, shares: int) -> None:
 
 
 @njit(error_model="numpy", boundscheck=False)
-def gather_windows(panel: int, x: int, geometry: int, first: int, count: int) -> None:
-    """Fill a panel f32[channel, kernel row, kernel column, width] for `count` output pixels from `first` on.
+def gather_windows(panel: int, x: int, geometry: int, first: int, count: int, panel_width: int) -> None:
+    """Fill a panel f32[channel, kernel row, kernel column, panel_width] for `count` output pixels from `first` on.
 
-    `geometry` is the address of the words `WINDOW_WORDS`. Columns after `count`, as far as tiles read them, are zero.
+    `geometry` is the address of the words `WINDOW_WORDS`. Columns after `count` are zero.
     """
     channels, height, width = load_s64(geometry, 0), load_s64(geometry, 1), load_s64(geometry, 2)
     out_width, kernel_h, kernel_w = load_s64(geometry, 4), load_s64(geometry, 5), load_s64(geometry, 6)
     stride_h, stride_w = load_s64(geometry, 7), load_s64(geometry, 8)
     pad_h, pad_w = load_s64(geometry, 9), load_s64(geometry, 10)
     dilation_h, dilation_w = load_s64(geometry, 11), load_s64(geometry, 12)
-    pitch = 4 * VECTORS * tile_lanes()
+    pitch = 4 * panel_width
     taps = kernel_h * kernel_w
-    if count < VECTORS * tile_lanes():
+    if count < panel_width:
         fill_bytes(panel, 0, channels * taps * pitch)
     pixel = first
     while pixel < first + count:  # a run of pixels of one output row

@@ -40,7 +40,7 @@ def float_depthwise(operands: int, share: int, shares: int) -> None:
     tap_count, strip, strip_rows = load_s64(operands, 18), load_s64(operands, 19), load_s64(operands, 20)
     pitch = load_s64(operands, 21)
     lo, hi = float_of_bits(load_s64(operands, 22)), float_of_bits(load_s64(operands, 23))
-    row_bytes = 4 * stride_w * pitch
+    lanes, row_bytes = tile_lanes(), 4 * stride_w * pitch
     partial = stage + strip_rows * row_bytes
     strips = (out_height + strip - 1) // strip
     units = batch * channels * strips
@@ -52,20 +52,20 @@ def float_depthwise(operands: int, share: int, shares: int) -> None:
         stage_plane(stage, source, first * stride_h - pad_h, strip_rows, height, width, pad_w, stride_w, pitch)
         channel = plane % channels
         for m in range(multiplier):
-            filter_rows(
-                stage,
-                stride_h * row_bytes,
-                taps,
-                weights + 4 * (channel * multiplier + m) * tap_count,
-                tap_count,
-                out + 4 * ((plane * multiplier + m) * out_height + first) * out_width,
-                rows,
-                out_width,
-                partial,
-                load_f32(bias, channel * multiplier + m),
-                lo,
-                hi,
-            )
+            number = channel * multiplier + m
+            filtered, start = weights + 4 * number * tap_count, load_f32(bias, number)
+            target = out + 4 * ((plane * multiplier + m) * out_height + first) * out_width
+            for r in range(rows):
+                line, column = stage + r * stride_h * row_bytes, 0
+                while column < out_width:
+                    # Whole vectors run over the end of a row into the next one, which comes later.
+                    vectors = LONG if column + LONG * lanes <= out_width else 1
+                    left = (rows - r) * out_width - column
+                    place = target + 4 * (r * out_width + column) if left >= lanes else partial
+                    window_tile(vectors, line + 4 * column, taps, filtered, tap_count, place, start, lo, hi)
+                    if left < lanes:
+                        copy_bytes(target + 4 * (r * out_width + column), partial, 4 * left)
+                    column += vectors * lanes
 
 
 @njit(error_model="numpy", boundscheck=False)
@@ -102,35 +102,3 @@ def stage_plane(
             for i in range(max(before, end), pitch):
                 store_f32(target, i, 0.0)
             target += 4 * pitch
-
-
-@njit(error_model="numpy", boundscheck=False)
-def filter_rows(  # noqa: PLR0913, PLR0917 - kernels have no structs
-    stage: int,
-    row_step: int,
-    taps: int,
-    weights: int,
-    tap_count: int,
-    out: int,
-    rows: int,
-    out_width: int,
-    partial: int,
-    bias: float,
-    lo: float,
-    hi: float,
-) -> None:
-    """One channel of a strip. Whole vectors run over the end of a row into the next one, which comes later."""
-    lanes = tile_lanes()
-    for r in range(rows):
-        source, target = stage + r * row_step, out + 4 * r * out_width
-        column = 0
-        while column + LONG * lanes <= out_width:
-            window_tile(LONG, source + 4 * column, taps, weights, tap_count, target + 4 * column, bias, lo, hi)
-            column += LONG * lanes
-        while column < out_width:
-            left = (rows - r) * out_width - column
-            place = target + 4 * column if left >= lanes else partial
-            window_tile(1, source + 4 * column, taps, weights, tap_count, place, bias, lo, hi)
-            if left < lanes:
-                copy_bytes(target + 4 * column, partial, 4 * left)
-            column += lanes

@@ -25,14 +25,13 @@ _LN2 = 0.6931471805599453
 def exponential_parts(x: float) -> tuple[float, float]:
     """2^n and exp(r) − 1 with exp(x) = 2^n · exp(r), |r| <= ln(2)/2; relative error below 1e-9.
 
-    The second is its Taylor polynomial of degree 9. x is clamped to ±700, far beyond the range of float32.
+    The second is its Taylor polynomial of degree 8. x is clamped to ±700, far beyond the range of float32.
     """
     bounded = clamp_f64(x, -700.0, 700.0)
     shifted = bounded * _LOG2_E + _ROUND
     r = bounded - (shifted - _ROUND) * _LN2
     power = double_of_bits((bits_of_double(shifted) << 52) + (np.int64(1023) << 52))
-    p = 1 / 362880
-    p = p * r + 1 / 40320
+    p = 1 / 40320
     p = p * r + 1 / 5040
     p = p * r + 1 / 720
     p = p * r + 1 / 120
