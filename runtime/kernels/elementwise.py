@@ -18,7 +18,7 @@ from qcompiler.runtime.kernels.arithmetic import (
     weighted_sum_i32,
 )
 from qcompiler.runtime.kernels.broadcast import BROADCAST_WORDS, PARAMETERS, run_at
-from qcompiler.runtime.kernels.memory import load_s16, load_s32, load_s64, store_u8
+from qcompiler.runtime.kernels.memory import load_s16, load_s32, load_s64, store_s16, store_u8
 from qcompiler.runtime.kernels.registry import kernel
 
 _FLIPS = ("flip_a", "flip_b", "flip_out")  # see arithmetic.SIGN_FLIP
@@ -61,24 +61,36 @@ def int_add8(operands: int, share: int, shares: int) -> None:
         position += n
 
 
-@kernel("int_add16", words=(*BROADCAST_WORDS, "flip_a", "flip_out", "scale", *_SUM))
+@kernel("int_add16", words=(*BROADCAST_WORDS, "wide_a", "wide_out", "flip_a", "flip_out", "scale", *_SUM))
 def int_add16(operands: int, share: int, shares: int) -> None:
-    """`int.add` of tensors of the same shape, 8-bit and s16 to 8-bit, with a 64-bit sum and a shift of at least 32.
+    """`int.add` of tensors of one shape, b being s16, with a 64-bit sum and a shift of at least 32.
 
-    Operands are multiplied by the power of two `scale`, by which a smaller shift was raised; addend as in `int_add8`.
+    a and the result are s16 where wide_a and wide_out say so (a wide result goes with a wide a), else 8-bit. Operands
+    are multiplied by the power of two `scale`, by which a smaller shift was raised; addend as in `int_add8`.
     """
     a, b, out = load_s64(operands, 0), load_s64(operands, 1), load_s64(operands, 2)
     words = operands + 8 * PARAMETERS
-    flip_a, flip_out, scale = load_s64(words, 0), load_s64(words, 1), np.int32(load_s64(words, 2))
-    multiplier_a, multiplier_b = np.int32(load_s64(words, 3)), np.int32(load_s64(words, 4))
-    addend, shift = load_s64(words, 5), np.int32(load_s64(words, 6) - 32)
-    zp_out, lo, hi = np.int32(load_s64(words, 7)), np.int32(load_s64(words, 8)), np.int32(load_s64(words, 9))
+    wide_a, wide_out, flip_a = load_s64(words, 0), load_s64(words, 1), load_s64(words, 2)
+    flip_out, scale = load_s64(words, 3), np.int32(load_s64(words, 4))
+    multiplier_a, multiplier_b = np.int32(load_s64(words, 5)), np.int32(load_s64(words, 6))
+    addend, shift = load_s64(words, 7), np.int32(load_s64(words, 8) - 32)
+    zp_out, lo, hi = np.int32(load_s64(words, 9)), np.int32(load_s64(words, 10)), np.int32(load_s64(words, 11))
     start, end = share_range(load_s64(operands, 3), share, shares)
-    for i in range(start, end):
-        left = mul_i32(load_flipped(a, i, flip_a), scale)
-        right = mul_i32(np.int32(load_s16(b, i)), scale)
-        total = weighted_sum_i32(left, multiplier_a, right, multiplier_b, addend, shift)
-        store_flipped(out, i, clamp_i32(add_i32(zp_out, total), lo, hi), flip_out)
+    if wide_out:
+        for i in range(start, end):
+            left, right = mul_i32(np.int32(load_s16(a, i)), scale), mul_i32(np.int32(load_s16(b, i)), scale)
+            total = weighted_sum_i32(left, multiplier_a, right, multiplier_b, addend, shift)
+            store_s16(out, i, clamp_i32(add_i32(zp_out, total), lo, hi))
+    elif wide_a:
+        for i in range(start, end):
+            left, right = mul_i32(np.int32(load_s16(a, i)), scale), mul_i32(np.int32(load_s16(b, i)), scale)
+            total = weighted_sum_i32(left, multiplier_a, right, multiplier_b, addend, shift)
+            store_flipped(out, i, clamp_i32(add_i32(zp_out, total), lo, hi), flip_out)
+    else:
+        for i in range(start, end):
+            left, right = mul_i32(load_flipped(a, i, flip_a), scale), mul_i32(np.int32(load_s16(b, i)), scale)
+            total = weighted_sum_i32(left, multiplier_a, right, multiplier_b, addend, shift)
+            store_flipped(out, i, clamp_i32(add_i32(zp_out, total), lo, hi), flip_out)
 
 
 @kernel("int_mul8", words=(*BROADCAST_WORDS, *_FLIPS, *_PRODUCT))

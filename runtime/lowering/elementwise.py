@@ -75,7 +75,9 @@ def lower_add(lowering: Lowering, node: Node, op: IntAdd) -> None:
     (zp_a, multiplier_a), (zp_b, multiplier_b) = reversed(terms) if swapped else terms
     out, count = words["out"], math.prod(lowering.shape(node.result))
     small = max(abs(multiplier_a), abs(multiplier_b)) < FAST_ADD_LIMIT and op.shift < 32
-    mixed = is_8bit(words["a"], out) and is_s16(words["b"]) and (words["inner"], words["a0"]) == (count, words["b0"])
+    wide_a, wide_out = is_s16(words["a"]), is_s16(out)
+    mixed = is_s16(words["b"]) and a.type.shape == b.type.shape
+    mixed = mixed and (wide_a or is_8bit(words["a"])) and (is_8bit(out) or (wide_a and wide_out))
     flip = flip_words(words)
     if small and is_8bit(words["a"], words["b"], out):
         kernel, cost, scale = "int_add8", FAST_NS, 1
@@ -83,6 +85,7 @@ def lower_add(lowering: Lowering, node: Node, op: IntAdd) -> None:
     elif mixed and op.shift >= LEAST_RAISED_SHIFT:
         kernel, cost, scale = "int_add16", 2 * FAST_NS, 1 << max(0, FAST_SHIFT - op.shift)
         words |= {"flip_a": flip["a"], "flip_out": flip["out"], "scale": scale}
+        words |= {"wide_a": int(wide_a), "wide_out": int(wide_out)}
     else:
         kernel, cost, scale = "int_add", SLOW_NS, 1
         flip = dict.fromkeys(flip, 0)

@@ -98,6 +98,8 @@ pairs = st.sampled_from(SHAPES)
         *itertools.product(EIGHT, EIGHT, EIGHT),
         (DType.S16,) * 3,
         (DType.U8, DType.S16, DType.S8),
+        (DType.S16, DType.S16, DType.U8),
+        (DType.U8, DType.S16, DType.S16),
         (DType.S16, DType.S8, DType.U8),
     ],
 )
