@@ -2,7 +2,7 @@
 
 Sections of the container: ``graph`` (the text form, UTF-8), ``index`` (JSON: ``[dtype, shape, width]`` of every constant
 that the text names by its hash, in the order of the section that follows), ``constants`` (their elements, each
-constant at a multiple of 64), ``summary`` and ``provenance`` (JSON). Integers are stored in `width` bytes, as many as
+constant at a multiple of 8), ``summary`` and ``provenance`` (JSON). Integers are stored in `width` bytes, as many as
 the widest of them needs: most biases need three, shifts one. Loading recomputes every checksum and hash, parses and
 verifies the graph, and proves again that no accumulator overflows, so a file that was altered with matching checksums
 is still either refused or a valid integer program.
@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from qcompiler.container import ALIGNMENT, pack_sections, unpack_sections
+from qcompiler.container import pack_sections, unpack_sections
 from qcompiler.errors import ArtifactError, QCompilerError
 from qcompiler.ir import AnyArray, DType, Graph, Stage, TensorType
 from qcompiler.ir.graph import content_digest
@@ -26,6 +26,8 @@ from qcompiler.ir.printer import is_inline, print_graph
 from qcompiler.ir.verifier import verify
 from qcompiler.summary import reproducible
 
+_ALIGNMENT = 8
+"""Of a constant within its section. Programs pack weights into their own layout, so this only keeps loads aligned."""
 _SECTIONS = ("graph", "index", "constants", "summary", "provenance")
 
 
@@ -37,7 +39,7 @@ def encode(graph: Graph, summary: Mapping[str, Any], provenance: Mapping[str, An
         data, width = _narrow(value.data)
         index.append((value.type.dtype, value.data.shape, width))
         blob += data
-        blob += bytes(-len(blob) % ALIGNMENT)
+        blob += bytes(-len(blob) % _ALIGNMENT)
     return pack_sections(
         {
             "graph": print_graph(graph).encode(),
@@ -133,7 +135,7 @@ def _constants(index: Any, blob: memoryview) -> dict[str, AnyArray]:  # noqa: AN
             raise ArtifactError(f"a constant of shape {shape} lies outside its section")
         array = _widen(blob[offset : offset + size], dtype.numpy, width).reshape(shape)
         constants[content_digest(TensorType(dtype, shape), array)] = array
-        offset += size + -size % ALIGNMENT
+        offset += size + -size % _ALIGNMENT
     return constants
 
 

@@ -133,6 +133,7 @@ def compile(  # noqa: PLR0913  # the options of the command line, all but three 
             "samples": 0 if source is None else len(source),
         },
         "interface": interface,
+        "io": io,
         "passes": pass_facts(results),
         "seconds": None,
         "warnings": list(context.warnings),

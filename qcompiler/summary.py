@@ -65,6 +65,10 @@ def pass_facts(results: Sequence[PassResult]) -> list[dict[str, Any]]:
 def reproducible(summary: Mapping[str, Any]) -> dict[str, Any]:
     """The part of a summary that goes into the artifact.
 
-    Not the times, the size of the file itself, and the passes, which the pipeline in the provenance names.
+    Not the times, the size of the file itself, the passes, which the pipeline in the provenance names, and the scales of
+    the interface where the boundary ops of the graph hold them.
     """
-    return {k: v for k, v in summary.items() if k not in ("seconds", "artifact_bytes", "passes")}
+    left_out = {"seconds", "artifact_bytes", "passes"}
+    if summary.get("io") != "integer":
+        left_out.add("interface")
+    return {key: value for key, value in summary.items() if key not in left_out}

@@ -66,7 +66,7 @@ class Value:
 
     @property
     def digest(self) -> str:
-        """SHA-256, in hexadecimal, of a constant's dtype, shape and elements (row-major, little endian).
+        """The first 128 bits of the SHA-256, in hexadecimal, of a constant's dtype, shape and elements.
 
         Raises:
             VerifyError: the value is not a constant.
@@ -487,7 +487,7 @@ def default_result_names(node_name: str, count: int) -> list[str]:
 
 
 def content_digest(tensor_type: TensorType, data: AnyArray) -> str:
-    """SHA-256, in hexadecimal, of dtype, shape and elements of an array (row-major, little endian)."""
+    """The first 128 bits of the SHA-256, in hexadecimal, of dtype, shape and elements (row-major, little endian)."""
     sha = hashlib.sha256(f"{tensor_type.dtype}{format_shape(tensor_type.shape)}\n".encode())
     sha.update(np.ascontiguousarray(data, data.dtype.newbyteorder("<")).reshape(-1).data)
-    return sha.hexdigest()
+    return sha.hexdigest()[:32]
