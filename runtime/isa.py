@@ -15,6 +15,7 @@ from functools import cache
 
 from llvmlite import binding
 from numba.core import config
+from numba.core.codegen import get_host_cpu_features
 
 from qcompiler.errors import UsageError
 
@@ -61,15 +62,14 @@ def target() -> Target:
     """The target of this process's JIT. Numba fixes it when it first compiles, so it is read once."""
     name: str | None = vars(config)["CPU_NAME"]
     flags: str | None = vars(config)["CPU_FEATURES"]
-    if flags is None:  # Numba then uses the host's features even under another CPU's name
-        flags = str(binding.get_host_cpu_features().flatten())
-        features: frozenset[str] = frozenset()
-    else:
-        features = _CPU_FEATURES.get(name or binding.get_host_cpu_name(), frozenset())
-    flags_set = [flag for flag in flags.split(",") if flag]
-    features |= {flag[1:] for flag in flags_set if flag.startswith("+")}
-    features -= {flag[1:] for flag in flags_set if flag.startswith("-")}
-    return Target(name or binding.get_host_cpu_name(), features)
+    cpu = name or str(binding.get_host_cpu_name())
+    features = _CPU_FEATURES.get(cpu, frozenset())
+    if flags is None:  # Numba then uses the host's features, even under another CPU's name
+        flags, features = str(get_host_cpu_features()), frozenset()
+    each = flags.split(",")
+    features |= {flag[1:] for flag in each if flag.startswith("+")}
+    features -= {flag[1:] for flag in each if flag.startswith("-")}
+    return Target(cpu, features)
 
 
 def available() -> tuple[str, ...]:

@@ -65,6 +65,12 @@ def test_name_alone_keeps_the_features_of_the_host(jit_target):
     assert isa.target() == isa.Target("generic", host)
 
 
+def test_avx_that_numba_was_told_to_avoid_is_not_used(jit_target, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(vars(isa.config), "ENABLE_AVX", 0)  # NUMBA_ENABLE_AVX=0
+    jit_target(None, None)
+    assert isa.available() == ("generic",)
+
+
 def test_every_lesser_primitive_may_be_chosen(jit_target, monkeypatch: pytest.MonkeyPatch):
     jit_target("sapphirerapids", "")
     assert isa.available() == ("vnni512", "vnni256", "avx512", "avx2", "generic")
