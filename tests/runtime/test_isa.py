@@ -127,13 +127,10 @@ def test_instructions_of_each_primitive(tmp_path: Path, cpu: str, chosen: str, d
 
 
 @pytest.mark.skipif(not X86, reason="x86 CPU names")
-@pytest.mark.parametrize(("cpu", "chosen"), [("generic", "generic"), ("haswell", "avx2"), ("cascadelake", "vnni512")])
-def test_kernels_of_a_lesser_target_are_exact(tmp_path: Path, cpu: str, chosen: str):
-    if chosen not in isa.available():
-        pytest.skip(f"this CPU cannot run {chosen}")
+def test_kernels_of_the_baseline_are_exact(tmp_path: Path):
+    """What runs on any x86-64, compiled without the features of this CPU."""
     tests = Path(__file__).with_name("test_convolution_kernels.py")
     command = [sys.executable, "-m", "pytest", "-q", "-o", "pythonpath=", str(tests), "-k", "not emulated"]
-    done = subprocess.run(
-        command, env=environment_of(cpu, chosen, tmp_path), capture_output=True, text=True, check=False
-    )
+    environment = environment_of("generic", "generic", tmp_path)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
