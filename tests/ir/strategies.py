@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from hypothesis import strategies as st
@@ -96,13 +97,13 @@ class Site:
     def clamp(self) -> tuple[float, float] | None:
         return self.draw(st.none() | st.tuples(st.sampled_from([-np.inf, -1.5, 0.0]), st.sampled_from([6.0, np.inf])))
 
-    def window(self) -> tuple[tuple[int, ...], ...]:
+    def window(self) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
         """(kernel, strides, pads, dilations) of two spatial axes of size 6."""
         kernel = (self.integer(1, 3), self.integer(1, 3))
         strides = (self.integer(1, 2), self.integer(1, 2))
         return kernel, strides, tuple(self.integer(0, 2) for _ in range(4)), (self.integer(1, 2), 1)
 
-    def result(self) -> dict[str, object]:
+    def result(self) -> dict[str, Any]:
         """Attributes of a requantized result."""
         dtype = self.draw(st.sampled_from([DType.U8, DType.S8, DType.S16]))
         low, high = dtype.limits
@@ -112,7 +113,7 @@ class Site:
     def multiplier(self) -> int:
         return self.draw(st.just(0) | st.integers(2**30, 2**31 - 1) | st.integers(1 - 2**31, -(2**30)))
 
-    def rescale(self) -> dict[str, int]:
+    def rescale(self) -> dict[str, Any]:
         return {"multiplier": self.multiplier(), "shift": self.integer(2, 62)}
 
     def rescale_vectors(self, length: int) -> list[Operand]:
@@ -134,7 +135,7 @@ def _int_conv(s: Site) -> Case:
     kernel, strides, pads, dilations = s.window()
     layout = s.layout()
     operands: list[Operand] = [s.image(layout), s.weight(4, 4, *kernel), s.vector(4)]
-    attributes = {"layout": layout, "zp_in": s.zero_point()}
+    attributes: dict[str, Any] = {"layout": layout, "zp_in": s.zero_point()}
     if s.flag():
         operands += s.rescale_vectors(4)
         attributes |= s.result()
@@ -150,13 +151,21 @@ def _int_gemm(s: Site) -> Case:
 
 def _max_pool(s: Site) -> Case:
     layout = s.layout()
-    return ops.MaxPool(*s.window(), ceil_mode=s.flag(), layout=layout), [s.image(layout)]
+    kernel, strides, pads, dilations = s.window()
+    return ops.MaxPool(kernel, strides, pads, dilations, s.flag(), layout), [s.image(layout)]
+
+
+def _average_pool(s: Site) -> Case:
+    kernel, strides, pads, dilations = s.window()
+    return ops.AveragePool(kernel, strides, pads, dilations, s.flag(), s.flag()), [s.image()]
 
 
 def _int_average_pool(s: Site) -> Case:
-    layout, (kernel, *window) = s.layout(), s.window()
+    layout, (kernel, strides, pads, dilations) = s.layout(), s.window()
     attributes = {"layout": layout, "zp_in": s.zero_point(), **s.result()}
-    op = ops.IntAveragePool(kernel, *window, ceil_mode=s.flag(), count_include_pad=s.flag(), **attributes)
+    op = ops.IntAveragePool(
+        kernel, strides, pads, dilations, ceil_mode=s.flag(), count_include_pad=s.flag(), **attributes
+    )
     return op, [s.image(layout), *s.rescale_vectors(kernel[0] * kernel[1] + 1)]
 
 
@@ -171,13 +180,13 @@ def _observe(s: Site) -> Case:
     return ops.Observe(s.draw(st.text(max_size=4)), low, high), [s.act(*IMAGE)]
 
 
-def _scales(s: Site) -> dict[str, object]:
+def _scales(s: Site) -> dict[str, Any]:
     if s.flag():
         return {"scale": (0.1, 0.2, 1 / 3, 5e-324), "zero_point": (0, 1, 2, 255), "axis": 1}
     return {"scale": (0.1,), "zero_point": (s.zero_point(),)}
 
 
-def _pair(s: Site) -> dict[str, object]:
+def _pair(s: Site) -> dict[str, Any]:
     return {"zp_a": s.zero_point(), "zp_b": s.zero_point(), **s.result()}
 
 
@@ -193,14 +202,22 @@ def _unary(make: Callable[[Site], Op]) -> Callable[[Site], Case]:
     return lambda s: (make(s), [s.act(*IMAGE)])
 
 
-_PLAIN_UNARY = (
+def _plain_unary(cls: type[Op]) -> Callable[[Site], Case]:
+    return _unary(lambda _: cls())
+
+
+def _clamped_binary(cls: type[ops.Add | ops.Sub | ops.Mul]) -> Callable[[Site], Case]:
+    return _binary(lambda s: cls(s.clamp()))
+
+
+_PLAIN_UNARY: tuple[type[Op], ...] = (
     *(ops.Abs, ops.Erf, ops.Exp, ops.HardSwish, ops.Log, ops.Neg, ops.Reciprocal, ops.Relu, ops.Sigmoid, ops.Silu),
     *(ops.Sqrt, ops.Tanh, ops.Identity, ops.Requantize, ops.Dequantize),
 )
 
 CASES: dict[type[Op], Callable[[Site], Case]] = {
-    **{cls: _unary(lambda _, cls=cls: cls()) for cls in _PLAIN_UNARY},
-    **{cls: _binary(lambda s, cls=cls: cls(s.clamp())) for cls in (ops.Add, ops.Sub, ops.Mul)},
+    **{cls: _plain_unary(cls) for cls in _PLAIN_UNARY},
+    **{cls: _clamped_binary(cls) for cls in (ops.Add, ops.Sub, ops.Mul)},
     ops.Conv: _conv,
     ops.Gemm: lambda s: (ops.Gemm(s.clamp()), [s.act(*ROW), s.weight(3, 8), *([s.vector(3)] if s.flag() else [])]),
     ops.MatMul: lambda s: (ops.MatMul(), [s.act("N", 3, 4), s.act(4, 5)]),
@@ -220,7 +237,7 @@ CASES: dict[type[Op], Callable[[Site], Case]] = {
     ops.Pad: _unary(lambda s: ops.Pad(_pads(s), s.draw(numbers))),
     ops.DepthToSpace: _depth_to_space,
     ops.MaxPool: _max_pool,
-    ops.AveragePool: _unary(lambda s: ops.AveragePool(*s.window(), s.flag(), s.flag())),
+    ops.AveragePool: _average_pool,
     ops.ReduceMean: _unary(lambda s: ops.ReduceMean((2, 3), s.flag())),
     ops.Observe: _observe,
     ops.Quantize: lambda _: (ops.Quantize(), [TensorType(DType.F32, IMAGE)]),
@@ -250,13 +267,12 @@ CASES: dict[type[Op], Callable[[Site], Case]] = {
     ops.IntMean: _unary(
         lambda s: ops.IntMean(axes=(2, 3), keepdims=s.flag(), zp_in=s.zero_point(), **s.rescale(), **s.result())
     ),
-    ops.IntSoftmax: _unary(lambda s: ops.IntSoftmax(s.axis(), DType.U8, 256, s.integer(1, 255))),
+    ops.IntSoftmax: lambda s: (
+        ops.IntSoftmax(s.axis(), DType.U8, 256, s.integer(1, 255)),
+        [s.act(*IMAGE), Constant(np.full(256, s.integer(0, 2**30), np.int32))],
+    ),
     ops.IntPad: _unary(lambda s: ops.IntPad(_pads(s), s.zero_point())),
 }
-CASES[ops.IntSoftmax] = lambda s: (
-    ops.IntSoftmax(s.axis(), DType.U8, 256, s.integer(1, 255)),
-    [s.act(*IMAGE), Constant(np.full(256, s.integer(0, 2**30), np.int32))],
-)
 
 
 @st.composite
@@ -273,8 +289,8 @@ def graphs(draw: st.DrawFn, *, max_nodes: int = 6) -> Graph:
             types = tuple(quantized_type(op, operand_types=[v.type for v in values], inferred=t) for t in types)
         result_names = [draw(names) for _ in types]
         graph.add_node(op, values, name=draw(names), result_types=types, result_names=result_names)
-    sources = (st.sampled_from(list(graph.values())),) if list(graph.values()) else ()
-    for value in draw(st.lists(*sources, max_size=2)) if sources else []:
+    sources = list(graph.values())
+    for value in draw(st.lists(st.sampled_from(sources), max_size=2)) if sources else []:
         if value.use_count == 0 or not value.type.dtype.is_float or stage is not Stage.INTEGER:
             graph.add_output(value, f"{draw(names)}/{len(graph.outputs)}")
     return graph
@@ -294,7 +310,8 @@ def _operand(draw: st.DrawFn, graph: Graph, operand: Operand) -> Value:
     # A float value of the integer stage has a boundary op on one side and the outside world on the other.
     inside = graph.stage is not Stage.INTEGER or not operand.dtype.is_float
     known = [v for v in graph.values() if v.type == operand and inside and not v.is_constant]
-    if known and draw(st.booleans()):
+    reuse = draw(st.booleans())
+    if known and reuse:
         return draw(st.sampled_from(known))
     name = draw(names)
     while graph.get_value(name) is not None:

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from strategies import graphs
 
 from qcompiler.errors import VerifyError
 from qcompiler.ir import DType, Graph, Stage, TensorType, graphs_equal, ops, parse_graph, print_graph, verify
+from tests.ir.strategies import graphs
 
 
 def diamond() -> Graph:

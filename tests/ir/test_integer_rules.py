@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from qcompiler.errors import VerifyError
 from qcompiler.ir import AnyArray, DType, Graph, Op, Stage, TensorType, Value, ops
 
-RESULT = {"dtype": DType.U8, "zp_out": 0, "lo": 0, "hi": 255}
+RESULT: dict[str, Any] = {"dtype": DType.U8, "zp_out": 0, "lo": 0, "hi": 255}
 RESCALE = ops.IntRescale(zp_in=0, multiplier=2**30, shift=31, **RESULT)
 ADD = ops.IntAdd(zp_a=0, zp_b=0, multiplier_a=1, multiplier_b=1, shift=1, **RESULT)
 DIV = ops.IntDiv(zp_a=0, zp_b=0, multiplier=1, shift=2, **RESULT)

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from strategies import CASES, graphs, names
 
 from qcompiler.errors import ParseError
 from qcompiler.ir import (
@@ -25,6 +24,7 @@ from qcompiler.ir import (
     verify,
 )
 from qcompiler.ir.graph import content_digest
+from tests.ir.strategies import CASES, graphs, names
 
 LENET = """\
 qir 1
@@ -98,9 +98,9 @@ def test_any_string_is_a_name(graph_name: str, value_name: str):
 @pytest.mark.parametrize("dtype", list(DType))
 @given(data=st.data())
 def test_inline_constants_keep_every_bit(data: st.DataObject, dtype: DType):
-    width = dtype.itemsize * 8
+    elements: st.SearchStrategy[float]
     if dtype.is_float:
-        elements = st.floats(width=width, allow_nan=False)
+        elements = st.floats(width=16 if dtype is DType.F16 else 32, allow_nan=False)
     else:
         elements = st.booleans() if dtype is DType.BOOL else st.integers(*dtype.limits)
     array = np.array(data.draw(st.lists(elements, max_size=8)), dtype.numpy)

@@ -99,8 +99,8 @@ AT = "strides=[2, 1], pads=[1, 0, 1, 2], dilations=[1, 2]"
         (f"input %x: f32[N,4,9,9] %y = max_pool(%x) {{kernel=[3, 3], {AT}}}", "f32['N', 4, 5, 7]"),
         (
             (
-                "input %x: f32[N,1,6,6] %y = average_pool(%x) {kernel=[3,3], strides=[2,2], pads=[0,0,0,0], dilations=[1,1], "
-                "ceil_mode=true}"
+                "input %x: f32[N,1,6,6] %y = average_pool(%x) {kernel=[3,3], strides=[2,2], pads=[0,0,0,0], "
+                "dilations=[1,1], ceil_mode=true}"
             ),
             "f32['N', 1, 3, 3]",
         ),

@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -30,11 +29,10 @@ from qcompiler.reproducer import replay
 
 
 @pytest.fixture(autouse=True)
-def registry(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def registry(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a test registers is gone after it."""
     load_passes()
     monkeypatch.setattr(pass_record, "_REGISTRY", dict(pass_record._REGISTRY))
-    return
 
 
 @pytest.fixture
@@ -126,7 +124,7 @@ def test_callbacks_see_every_gap(graph: Graph):
     seen: list[tuple[str | None, str, str | None]] = []
 
     def note(previous: Pass | None, graph: Graph, following: Pass | None) -> None:
-        seen.append((previous and previous.name, graph.name, following and following.name))
+        seen.append((previous.name if previous else None, graph.name, following.name if following else None))
 
     PassManager([Rename("h"), RemoveRelu()], callbacks=[note]).run(graph)
     assert seen == [(None, "g", "rename"), ("rename", "h", "remove-relu"), ("remove-relu", "h", None)]

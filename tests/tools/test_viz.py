@@ -26,7 +26,7 @@ graph small float {
 
 def viz(*arguments: str | Path, returncode: int = 0) -> str:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    command = [sys.executable, SCRIPT, *map(str, arguments)]
+    command = [sys.executable, str(SCRIPT), *map(str, arguments)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == returncode, done.stderr
     return done.stdout if returncode == 0 else done.stderr
