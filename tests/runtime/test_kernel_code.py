@@ -1,0 +1,43 @@
+"""What the compiled integer kernels are made of, read off their LLVM IR."""
+
+import re
+
+import numba
+import pytest
+from numba import types
+
+from qcompiler.runtime import lowering  # noqa: F401  # registers the kernels
+from qcompiler.runtime.kernels.registry import kernel_named
+
+BORDERS = ["int_dequantize8", "int_dequantize16", "int_dequantize32", "int_quantize8", "int_quantize16"]
+INTEGER = [
+    *("concat", "copy", "int_add", "int_add16", "int_add8", "int_average_pool", "int_div", "int_lut16", "int_lut8"),
+    *("int_mean", "int_mul", "int_mul8", "int_prelu", "int_prelu8", "int_rescale", "int_softmax", "interleave3"),
+    *("max_pool", "max_pool8", "pad", "transpose"),
+]
+FLOAT = re.compile(r"\b(half|float|double|f(add|sub|mul|div|cmp|ptosi|ptoui|neg)|[su]itofp)\b")
+
+
+def body_of(name: str) -> str:
+    """The IR of a kernel's own function, compiled anew: code from the cache comes without it."""
+    signature = types.void(types.int64, types.int64, types.int64)
+    compiled = numba.cfunc(signature, error_model="numpy", boundscheck=False)(kernel_named(name).function)
+    text = compiled._library.get_llvm_str()
+    (body,) = re.findall(rf"^define [^\n]*{name}\w*\(ptr .*?^}}", text, re.MULTILINE | re.DOTALL)
+    return body
+
+
+@pytest.mark.parametrize("name", INTEGER)
+def test_integer_kernels_compute_with_integers_only_and_cannot_fail(name):
+    body = body_of(name)
+    assert not FLOAT.search(body)
+    assert re.findall(r"^  ret (.*)$", body, re.MULTILINE) == ["i32 0"]
+    assert set(re.findall(r"call [^@]*@([\w.]+)", body)) <= set(re.findall(r"@(llvm\.[\w.]+)", body))
+
+
+@pytest.mark.parametrize("name", BORDERS)
+def test_borders_cannot_fail_and_call_nothing(name):
+    body = body_of(name)
+    assert FLOAT.search(body)
+    assert re.findall(r"^  ret (.*)$", body, re.MULTILINE) == ["i32 0"]
+    assert set(re.findall(r"call [^@]*@([\w.]+)", body)) <= set(re.findall(r"@(llvm\.[\w.]+)", body))
