@@ -10,6 +10,7 @@ from qcompiler.errors import PluginError, UnsupportedOpError, VerifyError
 from qcompiler.ir import DType, Graph, Stage, TensorType, Value
 from qcompiler.ir.ops import (
     Concat,
+    HardSwish,
     Identity,
     IntAdd,
     IntAveragePool,
@@ -298,3 +299,16 @@ def test_work_is_cut_up_only_where_it_is_worth_it():
         graph.add_output(graph.add_node(IntLut(), [x, table]).result)
         (instruction,) = lower(PackedModel(graph), {}).instructions
         assert instruction.shares == most
+
+
+def test_float_nodes_between_borders_run_too(run_in_shares):
+    graph = Graph("mixed", Stage.INTEGER, allow_float=True)
+    x = graph.add_input("x", TensorType(DType.F32, ("N", 50)))
+    first = graph.add_node(IntQuantize(DType.S8, (0.05,), (3,)), [x]).result
+    real = graph.add_node(HardSwish(), [graph.add_node(IntDequantize((0.05,), (3,)), [first]).result]).result
+    second = graph.add_node(IntQuantize(DType.U8, (0.03,), (20,)), [real]).result
+    graph.add_output(graph.add_node(IntDequantize((0.03,), (20,)), [second]).result, "y")
+    feeds = {"x": np.random.default_rng(0).normal(0, 2, (9, 50)).astype(np.float32)}
+    expected = reference.run(graph, feeds)["y"]
+    assert np.abs(run_in_shares(graph, feeds, 3)["y"] - expected).max() <= np.float32(0.03) * 1.001
+    assert (run_in_shares(graph, feeds, 3)["y"] == expected).mean() > 0.99  # HardSwish may round to a neighbour
