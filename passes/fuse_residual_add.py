@@ -38,11 +38,12 @@ class FuseResidualAdd(RewritePass[_Match]):
             return None
         if any(operand.is_constant for operand in node.operands):
             return None
-        for operand in node.operands:
-            layer = producer_of(operand, ops.Conv, ops.Gemm)
-            if layer is not None and _is_8_bit(operand):
-                return _Match(layer, node)
-        return None
+        narrow = filter(_is_8_bit, node.operands)
+        layers = [layer for operand in narrow if (layer := producer_of(operand, ops.Conv, ops.Gemm)) is not None]
+        # The skip path often starts at a layer too, one with other users.
+        unshared = (layer for layer in layers if other_users(layer.result, node) is None)
+        chosen = next(unshared, layers[0] if layers else None)
+        return None if chosen is None else _Match(chosen, node)
 
     def check(self, graph: Graph, match: _Match) -> str | None:
         del graph

@@ -46,6 +46,15 @@ def test_both_operands_of_a_block_with_a_layer_on_the_skip_path():
     assert graph.value("l").type.dtype is graph.value("k").type.dtype is DType.S16
 
 
+def test_a_skip_path_that_starts_at_a_shared_layer():
+    body = BLOCK.format(layer=LAYER, add="add(%k, %l)", more="%e = dequantize(%k)\noutput k = %e").replace(
+        "%l:", "%k: u8[N,2]<scale=0.06, zero_point=128> = gemm(%q, %w) @skip\n%l:", 1
+    )
+    _, graph, remarks = fused(body)
+    assert (graph.value("l").type.dtype, graph.value("k").type.dtype) == (DType.S16, DType.U8)
+    assert remarks == ["sum: its input 'skip' is also used by 'e'"]
+
+
 def test_the_sum_is_closer_to_the_real_one():
     before, after, _ = fused(BLOCK.format(layer=LAYER, add="add(%l, %q)", more=""))
     x = np.random.default_rng(4).uniform(-4, 4, (2000, 2)).astype(np.float32)
