@@ -35,6 +35,7 @@ class FloatTile:
 
 
 VECTORS = 3
+WINDOW_ROWS = 4
 _TILES = {
     # 12 accumulators of 16 registers; with 512 bits 24 of 32
     **dict.fromkeys(("vnni512", "avx512"), FloatTile(16, 8)),
@@ -113,55 +114,62 @@ def product_tile(  # noqa: PLR0913, PLR0917 - a kernel's inner call has no struc
             for v, value in enumerate(row):
                 store(builder, bounded(builder, value, *bounds), offset(builder, target, 4 * shape.lanes * v), 4)
 
-    _by_count(builder, vectors, range(1, VECTORS + 1), body)
+    done = builder.append_basic_block("tile_done")
+    switch = builder.switch(vectors, done)
+    for count in range(1, VECTORS + 1):
+        block = builder.append_basic_block(f"vectors_{count}")
+        switch.add_case(constant(count), block)
+        builder.position_at_end(block)
+        body(count)
+        builder.branch(done)
+    builder.position_at_end(done)
 
 
-@emitted(types.void, *[types.int64] * 6, types.float32, types.float32, types.float32)
+@emitted(types.void, *[types.int64] * 8, types.float32, types.float32, types.float32)
 def window_tile(  # noqa: PLR0913, PLR0917 - the same
     builder: ir.IRBuilder,
-    vectors: ir.Value,
+    last_row: ir.Value,
     base: ir.Value,
+    row_step: ir.Value,
     taps: ir.Value,
     weights: ir.Value,
     count: ir.Value,
     out: ir.Value,
+    out_step: ir.Value,
     bias: ir.Value,
     low: ir.Value,
     high: ir.Value,
 ) -> None:
-    """``out[j] = clamp(bias + sum_t weights[t] · base[taps[t] + j])`` for `vectors` (1 or 4) vectors of j.
+    """``out[i, j] = clamp(bias + sum_t weights[t] · base[i, taps[t] + j])``, one vector of j in `WINDOW_ROWS` rows.
 
     Args:
         builder: at the place of the call.
-        vectors: 1 or 4.
+        last_row: rows after this one are computed as copies of it, and stored in its place.
         base: address of the first window's first element.
+        row_step: bytes from row to row of `base`.
         taps: address of s64[count], byte offsets.
         weights: address of f32[count].
         count: taps, at least 1.
-        out: address of the first element; whole vectors are stored.
+        out: address of the first element; whole vectors are stored, row after row.
+        out_step: bytes from row to row of `out`.
         bias: where the sum starts.
         low: least result.
         high: largest result.
     """
-    lanes = _TILES[isa.emitted()].lanes
-    kind = vector(F32, lanes)
+    kind = vector(F32, _TILES[isa.emitted()].lanes)
+    rows = [_least(builder, constant(i), last_row) for i in range(WINDOW_ROWS)]
+    sources = [builder.add(base, builder.mul(row, row_step)) for row in rows]
+
+    def step(t: ir.Value, acc: list[ir.Value]) -> list[ir.Value]:
+        tap = load(builder, builder.add(taps, builder.shl(t, constant(3))), I64, 8)
+        weight = splat(builder, load(builder, builder.add(weights, builder.shl(t, constant(2))), F32, 4), kind)
+        windows = [load(builder, builder.add(source, tap), kind, 4) for source in sources]
+        return [_fmuladd(builder, weight, window, value) for window, value in zip(windows, acc, strict=True)]
+
     bounds = splat(builder, low, kind), splat(builder, high, kind)
-    start = splat(builder, bias, kind)
-
-    def body(n: int) -> None:
-        def step(t: ir.Value, acc: list[ir.Value]) -> list[ir.Value]:
-            tap = load(builder, builder.add(taps, builder.shl(t, constant(3))), I64, 8)
-            weight = load(builder, builder.add(weights, builder.shl(t, constant(2))), F32, 4)
-            scalar, source = splat(builder, weight, kind), builder.add(base, tap)
-            return [
-                _fmuladd(builder, scalar, load(builder, offset(builder, source, 4 * lanes * v), kind, 4), acc[v])
-                for v in range(n)
-            ]
-
-        for v, value in enumerate(_loop(builder, count, [start] * n, step)):
-            store(builder, bounded(builder, value, *bounds), offset(builder, out, 4 * lanes * v), 4)
-
-    _by_count(builder, vectors, (1, 4), body)
+    results = _loop(builder, count, [splat(builder, bias, kind)] * WINDOW_ROWS, step)
+    for row, value in zip(rows, results, strict=True):
+        store(builder, bounded(builder, value, *bounds), builder.add(out, builder.mul(row, out_step)), 4)
 
 
 def _products(
@@ -234,21 +242,6 @@ def _loop(
     branch_back(builder, builder.icmp_signed("<", following, count), body, end)
     builder.position_at_end(end)
     return new
-
-
-def _by_count(
-    builder: ir.IRBuilder, value: ir.Value, counts: range | tuple[int, ...], body: Callable[[int], None]
-) -> None:
-    """`body` compiled for each of `counts`, chosen by `value`."""
-    done = builder.append_basic_block("tile_done")
-    switch = builder.switch(value, done)
-    for count in counts:
-        block = builder.append_basic_block(f"vectors_{count}")
-        switch.add_case(constant(count), block)
-        builder.position_at_end(block)
-        body(count)
-        builder.branch(done)
-    builder.position_at_end(done)
 
 
 def _fmuladd(builder: ir.IRBuilder, a: ir.Value, b: ir.Value, acc: ir.Value) -> ir.Value:

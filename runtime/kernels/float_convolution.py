@@ -11,9 +11,9 @@ has such panels already: its weights are packed so.
 from numba import njit
 
 from qcompiler.runtime.codegen.float_tile import VECTORS, product_tile, tile_lanes, tile_rows
-from qcompiler.runtime.codegen.staging import stage_activations
 from qcompiler.runtime.kernels.float_bits import float_of_bits
-from qcompiler.runtime.kernels.memory import copy_bytes, fill_bytes, load_f32, load_s64, store_f32
+from qcompiler.runtime.kernels.float_rows import inside, stage_run
+from qcompiler.runtime.kernels.memory import copy_bytes, fill_bytes, load_s64
 from qcompiler.runtime.kernels.registry import kernel
 
 JOB_WORDS = 4
@@ -154,21 +154,12 @@ def gather_windows(panel: int, x: int, geometry: int, first: int, count: int, pa
             for kx in range(kernel_w):
                 target = start + (ky * kernel_w + kx) * pitch
                 left = column * stride_w - pad_w + kx * dilation_w
-                before = 0 if left >= 0 else min(run, (stride_w - 1 - left) // stride_w)
-                end = 0 if left >= width else min(run, (width - left + stride_w - 1) // stride_w)
+                first_inside, end = inside(left, stride_w, width, run)
                 if y < 0 or y >= height:
-                    before, end = run, run
+                    first_inside, end = run, run
                 source = x + 4 * (y * width + left)
                 for _ in range(channels):
-                    for i in range(before):
-                        store_f32(target, i, 0.0)
-                    if stride_w == 1 and before < end:
-                        stage_activations(target + 4 * before, source + 4 * before, 4 * (end - before), 0, 1)
-                    else:
-                        for i in range(before, end):
-                            store_f32(target, i, load_f32(source, i * stride_w))
-                    for i in range(max(before, end), run):
-                        store_f32(target, i, 0.0)
+                    stage_run(target, source, stride_w, first_inside, end, run)
                     target += taps * pitch
                     source += 4 * height * width
         pixel += run

@@ -6,14 +6,11 @@ the windows of neighbouring output pixels read neighbouring floats at every tap,
 
 from numba import njit
 
-from qcompiler.runtime.codegen.float_tile import tile_lanes, window_tile
-from qcompiler.runtime.codegen.staging import stage_activations
+from qcompiler.runtime.codegen.float_tile import WINDOW_ROWS, tile_lanes, window_tile
 from qcompiler.runtime.kernels.float_bits import float_of_bits
-from qcompiler.runtime.kernels.memory import copy_bytes, fill_bytes, load_f32, load_s64, store_f32
+from qcompiler.runtime.kernels.float_rows import inside, stage_run
+from qcompiler.runtime.kernels.memory import copy_bytes, fill_bytes, load_f32, load_s64
 from qcompiler.runtime.kernels.registry import kernel
-
-LONG = 4
-"""Vectors of the long tile."""
 
 
 @kernel(
@@ -55,17 +52,29 @@ def float_depthwise(operands: int, share: int, shares: int) -> None:
             number = channel * multiplier + m
             filtered, start = weights + 4 * number * tap_count, load_f32(bias, number)
             target = out + 4 * ((plane * multiplier + m) * out_height + first) * out_width
-            for r in range(rows):
-                line, column = stage + r * stride_h * row_bytes, 0
-                while column < out_width:
-                    # Whole vectors run over the end of a row into the next one, which comes later.
-                    vectors = LONG if column + LONG * lanes <= out_width else 1
-                    left = (rows - r) * out_width - column
-                    place = target + 4 * (r * out_width + column) if left >= lanes else partial
-                    window_tile(vectors, line + 4 * column, taps, filtered, tap_count, place, start, lo, hi)
-                    if left < lanes:
-                        copy_bytes(target + 4 * (r * out_width + column), partial, 4 * left)
-                    column += vectors * lanes
+            for row in range(0, rows, WINDOW_ROWS):
+                group = min(WINDOW_ROWS, rows - row)
+                line, line_out = stage + row * stride_h * row_bytes, target + 4 * row * out_width
+                # Whole vectors run over the end of a row into the next one, so that has to be written later.
+                for column in range((out_width - 1) // lanes * lanes, -1, -lanes):
+                    fits = (rows - row - group + 1) * out_width - column >= lanes
+                    window_tile(
+                        group - 1,
+                        line + 4 * column,
+                        stride_h * row_bytes,
+                        taps,
+                        filtered,
+                        tap_count,
+                        line_out + 4 * column if fits else partial,
+                        4 * out_width if fits else 4 * lanes,
+                        start,
+                        lo,
+                        hi,
+                    )
+                    if not fits:
+                        count = min(lanes, out_width - column)
+                        for i in range(group):
+                            copy_bytes(line_out + 4 * (i * out_width + column), partial + 4 * i * lanes, 4 * count)
 
 
 @njit(error_model="numpy", boundscheck=False)
@@ -89,16 +98,6 @@ def stage_plane(
             continue
         for phase in range(stride_w):
             left = phase - pad_w
-            before = 0 if left >= 0 else min(pitch, (stride_w - 1 - left) // stride_w)
-            end = 0 if left >= width else max(before, min(pitch, (width - left + stride_w - 1) // stride_w))
-            source = plane + 4 * (y * width + left)
-            for i in range(before):
-                store_f32(target, i, 0.0)
-            if stride_w == 1 and before < end:
-                stage_activations(target + 4 * before, source + 4 * before, 4 * (end - before), 0, 1)
-            else:
-                for i in range(before, end):
-                    store_f32(target, i, load_f32(source, i * stride_w))
-            for i in range(max(before, end), pitch):
-                store_f32(target, i, 0.0)
+            first, end = inside(left, stride_w, width, pitch)
+            stage_run(target, plane + 4 * (y * width + left), stride_w, first, end, pitch)
             target += 4 * pitch

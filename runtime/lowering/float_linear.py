@@ -9,7 +9,7 @@ from qcompiler.ir import AnyArray, Node
 from qcompiler.ir.ops import Conv, Gemm, MatMul
 from qcompiler.ir.types import DType
 from qcompiler.runtime import isa
-from qcompiler.runtime.codegen.float_tile import FloatTile, float_tile_for
+from qcompiler.runtime.codegen.float_tile import WINDOW_ROWS, FloatTile, float_tile_for
 from qcompiler.runtime.kernels import float_convolution as kernels
 from qcompiler.runtime.kernels import float_depthwise  # noqa: F401  # registers the kernel
 from qcompiler.runtime.lowering.context import Lowering, shares_for
@@ -157,7 +157,7 @@ def _emit_depthwise(
     units = batch * channels * -(-out_height // strip)
     vectors = -(-out_width // lanes) * out_height * batch * channels * multiplier
     cost = vectors * (_VECTOR_NS + taps.size * _TAP_NS) + units * strip_rows * stride_w * pitch * _GATHER_NS
-    scratch_bytes = 4 * (strip_rows * stride_w * pitch + lanes)
+    scratch_bytes = 4 * (strip_rows * stride_w * pitch + WINDOW_ROWS * lanes)
     names = ("height", "width", "out_height", "out_width", "stride_h", "stride_w", "pad_h", "pad_w")
     words |= {name: geometry[name] for name in names}
     words |= {"taps": lowering.build.constant(f"{node.name}.taps", 4 * taps.astype(np.int64).reshape(-1))}
