@@ -95,7 +95,7 @@ def _open_key(node: Node) -> str | None:
 
 def _collect(graph: Graph, observers: dict[str, Node], context: PassContext) -> dict[str, Statistics]:
     statistics = {key: Statistics() for key in observers}
-    observed = ObservedGraph(graph, frozenset(observers), context.threads)
+    observed = ObservedGraph(graph, frozenset(observers), context.threads, context.progress)
     total = SAMPLES if context.calibration is None else len(context.calibration)
     for batch in _batches(graph, observers, context):
         for key, values in observed.run(batch.feeds).items():

@@ -45,7 +45,8 @@ def evaluate(
     """
     from qcompiler.runtime.session import Session
 
-    reference, measured = Session(float_graph, threads=threads), Session(compiled, threads=threads)
+    reference = Session(float_graph, threads=threads, progress=progress)
+    measured = Session(compiled, threads=threads, progress=progress)
     result = Evaluation(sqnr={name: SignalToNoise() for name in float_graph.output_names})
     scores = _class_scores(float_graph)
     total = len(data) if limit is None else min(limit, len(data))

@@ -70,10 +70,10 @@ class Session:
 
 
 class _KernelProgress:
-    """What kernels report, as one line of progress."""
+    """What kernels report before each is compiled, as one line of progress: the number of the one at work."""
 
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
 
     def __call__(self, name: str, done: int, total: int) -> None:  # noqa: ARG002  # the protocol's
-        self._progress("compiling kernels", done, total)
+        self._progress("preparing kernels (slow on the first run only)", done + 1, total)

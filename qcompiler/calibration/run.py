@@ -1,9 +1,12 @@
 """Running an observed graph: the one place that decides which executor calibration uses."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from qcompiler.errors import UnsupportedOpError
 from qcompiler.ir import AnyArray, Graph, ops
+
+Progress = Callable[[str, int, int], None]
+"""Told (what, done, total) while something takes long."""
 
 
 class ObservedGraph:
@@ -13,7 +16,9 @@ class ObservedGraph:
     will do: the interpreter, or the reference where an op has no kernel.
     """
 
-    def __init__(self, graph: Graph, keys: frozenset[str], threads: int | None = None) -> None:
+    def __init__(
+        self, graph: Graph, keys: frozenset[str], threads: int | None = None, progress: Progress | None = None
+    ) -> None:
         from qcompiler.runtime.session import Session
 
         self._names: dict[str, str] = {}
@@ -23,7 +28,7 @@ class ObservedGraph:
                 case ops.Observe(key=key) if key in keys:
                     self._names[f"observed {key}"] = key
                     self._graph.add_output(node.operands[0], f"observed {key}")
-        self._session: Session | None = Session(self._graph, threads=threads)
+        self._session: Session | None = Session(self._graph, threads=threads, progress=progress)
 
     def run(self, feeds: Mapping[str, AnyArray]) -> dict[str, AnyArray]:
         """The observed values on one batch, by the key of their `observe` node."""

@@ -50,7 +50,7 @@ def summary_table(summary: Mapping[str, Any]) -> Table:
     table.add_row("integer-only", verdict)
     proven, total = summary["accumulators_proven"], summary["accumulators_total"]
     headroom = summary["min_headroom_bits"]
-    room = "" if headroom is None else f", at least {headroom:.1f} bits of headroom"
+    room = "" if headroom is None else f", at least {headroom} bits of headroom"
     table.add_row("accumulators", f"{proven} of {total} proven free of overflow{room}")
     ratio = summary["model_bytes"] / summary["artifact_bytes"] if summary["artifact_bytes"] else 0
     table.add_row(
