@@ -1,6 +1,6 @@
 """A compiled model as bytes: the IR text, its constants and where it came from.
 
-Sections of the container: ``graph`` (the text form, UTF-8), ``index`` (JSON: ``[dtype, shape, width]`` of every constant
+Sections of the container: ``graph`` (the text form, UTF-8), ``index`` (JSON: ``[dtype, shape, width]`` of each constant
 that the text names by its hash, in the order of the section that follows), ``constants`` (their elements, each
 constant at a multiple of 8), ``summary`` and ``provenance`` (JSON). Integers are stored in `width` bytes, as many as
 the widest of them needs: most biases need three, shifts one. Loading recomputes every checksum and hash, parses and

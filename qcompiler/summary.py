@@ -65,8 +65,8 @@ def pass_facts(results: Sequence[PassResult]) -> list[dict[str, Any]]:
 def reproducible(summary: Mapping[str, Any]) -> dict[str, Any]:
     """The part of a summary that goes into the artifact.
 
-    Not the times, the size of the file itself, the passes, which the pipeline in the provenance names, and the scales of
-    the interface where the boundary ops of the graph hold them.
+    Not the times, the size of the file itself, the passes, which the pipeline in the provenance names, nor the scales
+    of the interface where the boundary ops of the graph hold them.
     """
     left_out = {"seconds", "artifact_bytes", "passes"}
     if summary.get("io") != "integer":
