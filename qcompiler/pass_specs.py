@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from qcompiler.errors import UsageError
+from qcompiler.ir.attributes import describe
 from qcompiler.pass_record import Pass, pass_class
 from qcompiler.suggestions import did_you_mean
 
@@ -74,7 +75,7 @@ def describe_options(cls: type[Pass]) -> str:
     """The options of a pass with their types and defaults: ``max-users: int = 1, method: minmax|mse``."""
     described = []
     for option in dataclasses.fields(cls):
-        text = f"{_kebab(option.name)}: {_describe_type(_annotations(cls)[option.name])}"
+        text = f"{_kebab(option.name)}: {describe(_annotations(cls)[option.name])}"
         if option.default is not dataclasses.MISSING:
             text += f" = {_format_value(option.default)}"
         described.append(text)
@@ -170,7 +171,7 @@ def _parse_option(scanner: _Scanner, cls: type[Pass], annotations: dict[str, Any
     try:
         values[field] = _convert(raw, annotations[field])
     except ValueError:
-        expected = _describe_type(annotations[field])
+        expected = describe(annotations[field])
         raise UsageError(
             f"pass {cls.name}: option {written}={_format_raw(raw)} does not fit, expected {expected}"
         ) from None
@@ -212,24 +213,6 @@ def _convert(raw: Any, annotation: Any) -> Any:  # noqa: ANN401  # what the anno
             return names[raw]
         raise _MisfitError
     return annotation(raw)  # int, float or an enum of strings
-
-
-def _describe_type(annotation: Any) -> str:  # noqa: ANN401
-    origin: Any = typing.get_origin(annotation)
-    arguments = typing.get_args(annotation)
-    if origin in (types.UnionType, typing.Union):
-        return " or ".join(map(_describe_type, arguments))
-    if origin is typing.Literal:
-        return "|".join(arguments)
-    if origin is tuple:
-        if len(arguments) == 2 and arguments[1] is Ellipsis:
-            return f"list of {_describe_type(arguments[0])}"
-        return f"[{', '.join(map(_describe_type, arguments))}]"
-    if annotation is types.NoneType:
-        return "none"
-    if issubclass(annotation, enum.Enum):
-        return "|".join(str(member.value) for member in annotation)
-    return str(annotation.__name__)
 
 
 def _format_value(value: Any) -> str:  # noqa: ANN401

@@ -7,10 +7,10 @@
 ``python -m qcompiler.reproducer DIRECTORY`` runs the pass again. Calibration data is not saved.
 """
 
+import argparse
 import contextlib
 import json
 import platform
-import sys
 import tempfile
 import traceback
 from importlib.metadata import PackageNotFoundError, version
@@ -81,5 +81,12 @@ def replay(directory: Path) -> bool:
     return changed
 
 
+def main() -> None:
+    """Replay the reproducer that the command line names."""
+    parser = argparse.ArgumentParser(prog="python -m qcompiler.reproducer", description="Run a failed pass again.")
+    parser.add_argument("directory", type=Path, help="what the failure's message names")
+    replay(parser.parse_args().directory)
+
+
 if __name__ == "__main__":
-    replay(Path(sys.argv[1]))
+    main()

@@ -1,5 +1,6 @@
-"""Attributes and their annotations: whether a value is what an op class declares, and what to call it."""
+"""Annotated fields, of ops and passes: whether a value is what the class declares, and what to call its type."""
 
+import enum
 import types
 import typing
 
@@ -33,7 +34,7 @@ def matches(value: object, annotation: Annotation) -> bool:
 
 
 def describe(annotation: Annotation) -> str:
-    """An annotation as the grammar's reader would say it: ``list of int``, ``[float, float] or none``."""
+    """An annotation in words: ``list of int``, ``[float, float] or none``, ``minmax|mse``."""
     origin: object = typing.get_origin(annotation)
     arguments = typing.get_args(annotation)
     if origin in (types.UnionType, typing.Union):
@@ -42,8 +43,12 @@ def describe(annotation: Annotation) -> str:
         if len(arguments) == 2 and arguments[1] is Ellipsis:
             return f"list of {describe(arguments[0])}"
         return f"[{', '.join(map(describe, arguments))}]"
+    if origin is typing.Literal:
+        return "|".join(arguments)
     if annotation in (None, types.NoneType):
         return "none"
+    if issubclass(annotation, enum.Enum) and annotation is not DType:
+        return "|".join(str(member.value) for member in annotation)
     return "dtype" if annotation is DType else str(annotation.__name__)
 
 
