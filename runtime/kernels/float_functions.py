@@ -153,8 +153,8 @@ def reciprocal(x: float, p: float, q: float) -> float:  # noqa: ARG001
 
 @inlined
 def power(x: float, p: float, q: float) -> float:  # noqa: ARG001
-    """The operand to the power p."""
-    return float(x**p)
+    """The operand to the power p; squares, which every layer normalization has, without the library."""
+    return x * x if p == 2.0 else float(x**p)
 
 
 @kernel("float_clip", words=("x", "out", "count", "lo", "hi"))

@@ -90,8 +90,8 @@ def lower_hard_sigmoid(lowering: Lowering, node: Node, op: HardSigmoid) -> None:
 
 @lowers_f32(Power)
 def lower_power(lowering: Lowering, node: Node, op: Power) -> None:
-    """A call of the C library for each element."""
-    _emit_function(lowering, node, op, _LIBRARY_NS, op.exponent)
+    """A call of the C library for each element, but for squares."""
+    _emit_function(lowering, node, op, _DOUBLE_NS if op.exponent == 2 else _LIBRARY_NS, op.exponent)
 
 
 @lowers_f32(Abs)
