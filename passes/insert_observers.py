@@ -1,6 +1,7 @@
 """`insert-observers`: mark every value that will get quantization parameters of its own."""
 
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import ClassVar
 
 from qcompiler.ir import DType, Graph, Node, Quantization, Stage, Value, ops
@@ -21,7 +22,7 @@ class InsertObservers(Pass):
 
     Run it after the float rewrites: a clamp fused into its producer saves an observer and a rounding.
     Constants are not observed, their elements are known; results of data movement and of max pooling have
-    their operand's range.
+    their operand's range. Dead code, which nothing would give a range, is erased.
 
     Known limits: only float32 values are observed.
     """
@@ -32,11 +33,12 @@ class InsertObservers(Pass):
 
     def run(self, graph: Graph, context: PassContext) -> bool:
         del context
+        graph.erase_unused_nodes()
         nodes = list(graph.nodes())
         first = nodes[0] if nodes else None
         for value in graph.inputs:
             _observe(graph, value, first)
-        for node, following in zip(nodes, [*nodes[1:], None], strict=True):
+        for node, following in zip_longest(nodes, nodes[1:]):
             if node.op.quantization not in _NO_PARAMETERS_OF_ITS_OWN:
                 for result in node.results:
                     _observe(graph, result, following)
