@@ -33,10 +33,11 @@ def channel_of(shape: TileShape, vector: int, lane: int) -> int:
     return 4 * shape.vectors * (lane // 4) + 4 * vector + lane % 4
 
 
-@emitted(types.void, *[types.int64] * 11)
-def matrix_tile(  # noqa: PLR0913, PLR0917 - a kernel's inner call has no structs
+@emitted(types.void, *[types.int64] * 12)
+def matrix_tiles(  # noqa: PLR0913, PLR0917 - a kernel's inner call has no structs
     builder: ir.IRBuilder,
     variant: ir.Value,
+    tiles: ir.Value,
     base: ir.Value,
     rows: ir.Value,
     runs: ir.Value,
@@ -48,13 +49,14 @@ def matrix_tile(  # noqa: PLR0913, PLR0917 - a kernel's inner call has no struct
     out_stride: ir.Value,
     parameters: ir.Value,
 ) -> None:
-    """Compute and store one tile with the primitive in use.
+    """Compute and store tiles of neighbouring pixels with the primitive in use.
 
     Args:
         builder: at the place of the call.
         variant: 2i for the i-th of `Primitive.tiles`, 2i + 1 for the same on one pixel.
+        tiles: number of tiles, at least 1.
         base: address of the activations.
-        rows: address of s64[pixels], the byte offset of each pixel's activations.
+        rows: address of s64[tiles * pixels], the byte offset of each pixel's activations.
         runs: address of s64[run_count], the byte offset of each run within a pixel's activations.
         run_count: number of runs, at least 1.
         run_bytes: length of each run, a multiple of 4, at least 4.
@@ -73,9 +75,23 @@ def matrix_tile(  # noqa: PLR0913, PLR0917 - a kernel's inner call has no struct
             switch.add_case(constant(2 * index + single), body)
             builder.position_at_end(body)
             record = [offset(builder, records, v * record_bytes(p)) for v in range(shape.vectors)]
-            accs = _accumulate(builder, p, shape, [base, rows, runs, run_count, run_bytes, weights], record)
-            outs = [builder.add(out, builder.mul(out_stride, constant(m))) for m in range(shape.pixels)]
-            _finish(builder, p, shape, accs, record, outs, parameters, done)
+            loop, next_tile = builder.append_basic_block("tile"), builder.append_basic_block("next_tile")
+            builder.branch(loop)
+            builder.position_at_end(loop)
+            left, tile_rows, tile_out = builder.phi(I64), builder.phi(I64), builder.phi(I64)
+            accs = _accumulate(builder, p, shape, [base, tile_rows, runs, run_count, run_bytes, weights], record)
+            outs = [builder.add(tile_out, builder.mul(out_stride, constant(m))) for m in range(shape.pixels)]
+            _finish(builder, p, shape, accs, record, outs, parameters, next_tile)
+            builder.position_at_end(next_tile)
+            following = builder.sub(left, constant(1))
+            for phi, start, again in (
+                (left, tiles, following),
+                (tile_rows, rows, offset(builder, tile_rows, 8 * shape.pixels)),
+                (tile_out, out, builder.add(outs[-1], out_stride)),
+            ):
+                phi.add_incoming(start, body)
+                phi.add_incoming(again, next_tile)
+            branch_back(builder, builder.icmp_signed(">", following, constant(0)), loop, done)
     builder.position_at_end(done)
 
 

@@ -7,7 +7,7 @@ activations as runs at the offsets `rows[pixel] + runs[i]`. The tiles of output 
 
 from qcompiler.runtime.codegen.rescale import PARAMETERS
 from qcompiler.runtime.codegen.staging import stage_activations
-from qcompiler.runtime.codegen.tile import matrix_tile
+from qcompiler.runtime.codegen.tile import matrix_tiles
 from qcompiler.runtime.kernels.memory import copy_bytes, load_s64, word_loader
 from qcompiler.runtime.kernels.registry import kernel
 from qcompiler.runtime.kernels.rows import stage_padded_rows, stage_sampled_rows
@@ -122,17 +122,20 @@ def int_conv(operands: int, share: int, shares: int) -> None:  # noqa: C901, PLR
             valid, width = load_s64(entry, 6), load_s64(entry, 7)
             pixel = 0
             while pixel < pixels:
-                single, step, left = 0, full, pixels - pixel
+                left = pixels - pixel
+                repeats, single, step = left // full, 0, full
                 if left < full:
+                    repeats = 1
                     if 3 * left >= full and pixels >= full:  # move back over pixels that are done already
                         pixel = pixels - full
                     else:
-                        single, step = 1, 1
+                        repeats, single, step = left, 1, 1
                 target, stride = tile_out + pixel * out_stride, out_stride
                 if valid:
-                    target, stride = partial, width
-                matrix_tile(
+                    repeats, target, stride = 1, partial, width
+                matrix_tiles(
                     variant + single,
+                    repeats,
                     base + load_s64(entry, 5),
                     rows + 8 * pixel,
                     runs,
@@ -147,5 +150,5 @@ def int_conv(operands: int, share: int, shares: int) -> None:  # noqa: C901, PLR
                 if valid:
                     for m in range(step):
                         copy_bytes(tile_out + (pixel + m) * out_stride, partial + m * width, valid)
-                pixel += step
+                pixel += repeats * step
         unit += count
