@@ -103,8 +103,8 @@ class Op(abc.ABC):
     def infer(self, operands: Operands) -> tuple[TensorType, ...]:
         """Types of the results, without quantization parameters.
 
-        A result whose dtype is free (real ops in the quantized stage) gets the first operand's dtype; the
-        verifier compares shapes always and dtypes where `Op.fixes_dtype` says so.
+        A result whose dtype is free in the quantized stage (that of real ops) gets the first operand's dtype. There
+        the verifier compares dtypes only where `Op.fixes_dtype` says so; shapes it compares always.
 
         Raises:
             VerifyError: operands and attributes do not fit together. The caller adds the node's name.

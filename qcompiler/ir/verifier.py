@@ -92,7 +92,8 @@ def _check_node(graph: Graph, node: Node, defined: set[int]) -> None:
     for result, expected in zip(node.results, inferred, strict=True):
         if result.producer is not node or not _owns(graph, result):
             raise fail(f"its result %{result.name} is not registered as such")
-        same_dtype = result.type.dtype is expected.dtype or not node.op.fixes_dtype
+        free_dtype = graph.stage is Stage.QUANTIZED and not node.op.fixes_dtype
+        same_dtype = result.type.dtype is expected.dtype or free_dtype
         if result.type.shape != expected.shape or not same_dtype:
             actual, wanted = (format_type(t.with_quant(None)) for t in (result.type, expected))
             raise fail(f"result %{result.name} has type {actual}, the op gives {wanted}")

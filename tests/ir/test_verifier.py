@@ -62,6 +62,10 @@ def wrong_operand_count(graph: Graph) -> None:
     graph.node("v10").op = ops.Add()
 
 
+def wrong_result_dtype(graph: Graph) -> None:
+    graph.value("v10").type = TensorType(DType.S32, (2, 4))
+
+
 def wrong_dtype(graph: Graph) -> None:
     value = graph.add_constant(np.zeros(3, np.float32), "c")
     value.type = value.type.with_dtype(DType.S32)
@@ -109,6 +113,7 @@ def unlinked_node(graph: Graph) -> None:
     ("damage", "culprit", "reason"),
     [
         (wrong_shape, "node 'v10' (relu)", "result %v10 has type f32[2,5], the op gives f32[2,4]"),
+        (wrong_result_dtype, "node 'v10' (relu)", "result %v10 has type s32[2,4], the op gives f32[2,4]"),
         (use_before_definition, "node 'v10' (relu)", "operand 0, %v12, is used before it is defined"),
         (foreign_operand, "node 'v10' (relu)", "operand 0, %v3, is not a value of this graph"),
         (forgotten_use, "node 'v10' (relu)", "operand 0, %v9, does not know of this use"),
