@@ -18,6 +18,7 @@ from qcompiler.runtime.kernels.registry import kernel
 OUTER_AXES = 5
 CONCAT_OPERANDS = 8
 PAD_OUTER_AXES = 4
+_SHORT = 8  # elements: a row that is not worth a loop of its own
 _TILE = 16  # elements: a tile of bytes reads 16 cache lines and writes 16
 
 
@@ -68,6 +69,15 @@ def copy(operands: int, share: int, shares: int) -> None:
                 row_at += (outside - further * size) * load_s64(operands, 11 + axis)
                 outside = further
             row_at += outside * load_s64(operands, 15)
+        rows = min(size1 - index1, (end - position) // inner)
+        if column == 0 and inner <= _SHORT and rows >= _SHORT:  # loop along axis 1, which is longer
+            for j in range(inner):
+                for i in range(rows):
+                    move(source, row_at + i * step1 + j * step, target, position + i * inner + j, itemsize)
+            index1 += rows
+            row_at += rows * step1
+            position += rows * inner
+            continue
         at = row_at + column * step
         n = min(inner - column, end - position)
         index1 += 1

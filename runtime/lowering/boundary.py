@@ -14,7 +14,7 @@ from qcompiler.runtime.lowering.context import Lowering, lowers
 from qcompiler.runtime.lowering.geometry import split_at
 from qcompiler.runtime.program import Operand
 
-_NS = 0.3
+_NS = 0.2  # an element
 
 
 @lowers(IntQuantize)

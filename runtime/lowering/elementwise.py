@@ -162,7 +162,7 @@ def lower_prelu(lowering: Lowering, node: Node, op: IntPRelu) -> None:
             words |= {"positive_shift": op.positive_shift + raised - FAST_SHIFT, "flip_x": SIGN_FLIP[x.dtype]}
             words |= {"flip_out": flip, "zp_in": op.zp_in + SIGN_FLIP[x.dtype], "zp_out": op.zp_out + flip}
             words |= {"lo": op.lo + flip, "hi": op.hi + flip}
-            lowering.emit(node, "int_prelu8", words, cost=3 * FAST_NS * count, items=outer)
+            lowering.emit(node, "int_prelu8", words, cost=4 * FAST_NS * count, items=outer)
             return
     words |= {"shifts": shifts, "count": count, "zp_in": op.zp_in, "positive_shift": op.positive_shift}
     words |= {"dtype_x": DTYPE_CODES[x.dtype], "dtype_out": DTYPE_CODES[out.dtype]}
@@ -189,6 +189,6 @@ def lower_lut(lowering: Lowering, node: Node, op: IntLut) -> None:  # noqa: ARG0
         "int_lut8" if same_size else "int_lut16",
         words,
         overwrites={"out": "x"} if same_size else None,
-        cost=0.5 * count,
+        cost=0.4 * count,
         items=count // 64,
     )

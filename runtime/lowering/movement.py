@@ -24,7 +24,7 @@ from qcompiler.runtime.lowering.context import Lowering, lowers
 from qcompiler.runtime.lowering.geometry import Walk, contiguous_steps, merged_walk, split_at
 from qcompiler.runtime.program import Buffer, Operand
 
-_COPY_NS, _GATHER_NS, _ROW_NS = 0.05, 1.0, 8.0  # a byte in a row, an element out of order, a row
+_COPY_NS, _GATHER_NS, _ROW_NS = 0.05, 0.7, 4.0  # a byte in a row, an element out of order, a row
 
 
 @lowers(Reshape)
@@ -181,7 +181,7 @@ def _transpose(lowering: Lowering, node: Node, source: Buffer, out: Buffer, size
     count = math.prod(sizes)
     if rows == 3 and source.dtype.itemsize == 1:
         words: dict[str, Operand] = {"source": source, "target": out, "batch": batch, "pixels": columns}
-        lowering.emit(node, "interleave3", words, writes=("target",), cost=0.2 * count, items=max(1, columns // 64))
+        lowering.emit(node, "interleave3", words, writes=("target",), cost=0.05 * count, items=max(1, columns // 64))
         return
     words = {"source": source, "target": out, "itemsize": source.dtype.itemsize}
     words |= {"batch": batch, "rows": rows, "columns": columns}

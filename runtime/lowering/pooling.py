@@ -14,7 +14,7 @@ from qcompiler.runtime.lowering.geometry import contiguous_steps, merged_walk, s
 from qcompiler.runtime.lowering.movement import gather_into
 from qcompiler.runtime.program import Buffer, Operand
 
-_TAP_NS, _SLOW_TAP_NS, _RESULT_NS, _EXPONENTIAL_NS = 0.1, 3.0, 1.0, 20.0
+_TAP_NS, _SLOW_TAP_NS, _RESULT_NS, _EXPONENTIAL_NS = 0.05, 3.0, 1.0, 5.0
 _CALL_NS = 5.0  # of the loop over the channels of a tap
 
 
@@ -65,7 +65,9 @@ def lower_max_pool(lowering: Lowering, node: Node, op: MaxPool) -> None:
     words: dict[str, Operand] = {"x": x, "out": out, **geometry}
     items = geometry["batch"] * geometry["out_h"]
     if x.dtype in SIGN_FLIP:
-        cost = window_cost(geometry, _TAP_NS)
+        # Rows are reduced as a whole, then columns pixel by pixel.
+        taps = geometry["kernel_h"] * geometry["w"] + geometry["kernel_w"] * geometry["out_w"]
+        cost = items * (geometry["out_w"] * geometry["kernel_w"] * _CALL_NS + taps * geometry["c"] * _TAP_NS)
         lines = (shares_for(cost, items), geometry["w"] * geometry["c"])
         words |= {"line": lowering.build.tensor(f"{node.name}.line", DType.U8, lines), "flip": SIGN_FLIP[x.dtype]}
         lowering.emit(node, "max_pool8", words, scratch=("line",), cost=cost, items=items)
@@ -114,7 +116,7 @@ def lower_mean(lowering: Lowering, node: Node, op: IntMean) -> None:
     x, (outer, length, inner) = middle_axis(lowering, node, op.axes)
     out = lowering.result(node.result)
     blocks = outer * -(-inner // kernels.BLOCK)
-    cost = outer * length * inner * (_TAP_NS if inner > 1 else _RESULT_NS) + outer * inner * _RESULT_NS
+    cost = outer * length * inner * (2 * _TAP_NS if inner > 1 else _RESULT_NS) + outer * inner * _RESULT_NS
     words: dict[str, Operand] = {"x": x, "out": out, "outer": outer, "length": length, "inner": inner}
     words["sums"] = _sums(lowering, node, shares_for(cost, blocks))
     words |= {"dtype_x": DTYPE_CODES[x.dtype], "dtype_out": DTYPE_CODES[out.dtype], "zp_in": op.zp_in}

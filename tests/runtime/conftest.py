@@ -50,7 +50,8 @@ class _Memory:
 
     def run(self, shares: int) -> dict[str, AnyArray]:
         for instruction in self.program.instructions:
-            self._call(instruction, min(shares, instruction.shares))
+            # Kernels take any number of shares; only scratch has room for no more than was planned.
+            self._call(instruction, min(shares, instruction.shares) if instruction.scratch else shares)
         for buffer in self.program.buffers:
             if buffer.parent is None:
                 assert (self.arrays[buffer.id][buffer.nbytes :] == GUARD).all(), f"{buffer.name} was overrun"
