@@ -17,9 +17,11 @@ from llvmlite import binding
 from numba.core import config
 from numba.core.codegen import get_host_cpu_features
 
-from qcompiler.errors import UsageError
+from qcompiler.errors import InternalError, UsageError
 
 ENVIRONMENT_VARIABLE = "QCOMPILER_ISA"
+ANY = "any"
+"""In place of a primitive's name: code that is the same for all of them."""
 
 REQUIREMENTS: dict[str, tuple[frozenset[str], ...]] = {
     # best first; one of the sets of LLVM feature names must be there
@@ -110,7 +112,13 @@ def emitting(isa: str) -> Iterator[None]:
 
 
 def emitted() -> str:
-    """The primitive of the kernel that is being compiled; for code generators."""
+    """The primitive of the kernel that is being compiled; for code generators.
+
+    Raises:
+        InternalError: the kernel was not registered with `per_isa=True`.
+    """
+    if _emitted.get() == ANY:
+        raise InternalError("a kernel whose code depends on the primitive must be registered with per_isa=True")
     return _emitted.get()
 
 

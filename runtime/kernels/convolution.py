@@ -64,7 +64,7 @@ _load_words = word_loader(len(WORDS))
 _PARAMETERS_OFFSET = 8 * WORDS.index(PARAMETERS[0])
 
 
-@kernel("int_conv", words=WORDS)
+@kernel("int_conv", words=WORDS, per_isa=True)
 def int_conv(operands: int, share: int, shares: int) -> None:  # noqa: C901, PLR0912, PLR0915 - one hot loop
     """Convolution or matrix product of 8-bit activations (NHWC) and s8 weights, see `convolution_plan`."""
     x, out, weights, records, tiles, runs, scratch = _load_words(operands)[:7]

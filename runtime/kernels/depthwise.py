@@ -56,7 +56,7 @@ _load_words = word_loader(len(WORDS))
 _PARAMETERS_OFFSET = 8 * WORDS.index(PARAMETERS[0])
 
 
-@kernel("int_depthwise", words=WORDS)
+@kernel("int_depthwise", words=WORDS, per_isa=True)
 def int_depthwise(operands: int, share: int, shares: int) -> None:
     """Depthwise convolution of 8-bit activations (NHWC) and s8 weights, see `depthwise_plan`."""
     x, out, weights, records, tiles, taps, scratch = _load_words(operands)[:7]

@@ -32,7 +32,7 @@ _CONV_WORDS = (
 GEOMETRY = len(_CONV_WORDS)
 
 
-@kernel("float_conv", words=(*_CONV_WORDS, *WINDOW_WORDS))
+@kernel("float_conv", words=(*_CONV_WORDS, *WINDOW_WORDS), per_isa=True)
 def float_conv(operands: int, share: int, shares: int) -> None:
     """`conv`, or `matmul` as a 1x1 convolution of its right operand: one job an image and group, or a matrix.
 
@@ -88,7 +88,11 @@ def float_conv(operands: int, share: int, shares: int) -> None:
                     copy_bytes(target + 4 * i * pixels, partial + 4 * i * width, 4 * count)
 
 
-@kernel("float_gemm", words=("x", "weights", "bias", "out", "scratch", "rows", "depth", "features", "lo", "hi"))
+@kernel(
+    "float_gemm",
+    words=("x", "weights", "bias", "out", "scratch", "rows", "depth", "features", "lo", "hi"),
+    per_isa=True,
+)
 def float_gemm(operands: int, share: int, shares: int) -> None:
     """`gemm`; weights f32[block, depth, width] and bias f32[block, width], filled up with zeros.
 

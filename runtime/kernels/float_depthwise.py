@@ -20,6 +20,7 @@ from qcompiler.runtime.kernels.registry import kernel
         *("height", "width", "out_height", "out_width", "stride_h", "stride_w", "pad_h", "pad_w"),
         *("tap_count", "strip", "strip_rows", "pitch", "lo", "hi"),
     ),
+    per_isa=True,
 )
 def float_depthwise(operands: int, share: int, shares: int) -> None:
     """`conv` with `multiplier` output channels for each of `channels` groups.

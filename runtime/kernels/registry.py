@@ -14,7 +14,6 @@ import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 from typing import Any, Protocol
 
 import numba
@@ -49,11 +48,13 @@ class Kernel:
         name: unique; programs refer to it.
         words: names of its operand words, in order.
         function: the Python function, callable on raw addresses only once compiled.
+        per_isa: its code depends on the primitive, beyond what LLVM makes of the target.
     """
 
     name: str
     words: tuple[str, ...]
     function: KernelFunction
+    per_isa: bool = False
     _compiled: dict[str, CFunc] = field(default_factory=dict, repr=False)
 
     @property
@@ -67,13 +68,14 @@ class Kernel:
 
     def compiled_for(self, isa_name: str) -> CFunc:
         """Numba's object for one primitive, with its LLVM IR; compiles on first use."""
-        found = self._compiled.get(isa_name)
+        emitted = isa_name if self.per_isa else isa.ANY
+        found = self._compiled.get(emitted)
         if found is not None:
             return found
         with _compile_lock:
-            if isa_name not in self._compiled:
-                self._compiled[isa_name] = self._compile(isa_name)
-            return self._compiled[isa_name]
+            if emitted not in self._compiled:
+                self._compiled[emitted] = self._compile(emitted)
+            return self._compiled[emitted]
 
     @cached_property
     def index_of(self) -> dict[str, int]:
@@ -83,23 +85,20 @@ class Kernel:
     @property
     def is_ready(self) -> bool:
         """Whether `address` needs no compilation: done already, or in the cache."""
-        isa_name = isa.current()
-        if isa_name in self._compiled:
+        emitted = isa.current() if self.per_isa else isa.ANY
+        if emitted in self._compiled:
             return True
-        directory = self._directory(isa_name)
+        directory = kernel_directory(self.function.__module__, emitted)
         # Numba keeps an index <module>.<function>-<line>.<python>.nbi and code in numbered .nbc beside it.
         pattern = f"*/*.{self.function.__name__}-{self.function.__code__.co_firstlineno}.*.1.nbc"
         return directory is not None and any(directory.glob(pattern))
 
-    def _directory(self, isa_name: str) -> Path | None:
-        return kernel_directory(self.function.__module__, isa_name)
-
-    def _compile(self, isa_name: str) -> CFunc:
+    def _compile(self, emitted: str) -> CFunc:
         if _configuration["DISABLE_JIT"]:
             raise UsageError("NUMBA_DISABLE_JIT is set, and compiled models run on compiled kernels only; unset it")
-        directory = self._directory(isa_name)
+        directory = kernel_directory(self.function.__module__, emitted)
         saved = _configuration["CACHE_DIR"]
-        with isa.emitting(isa_name):
+        with isa.emitting(emitted):
             if directory is None:
                 return _compile(self.function, cached=False)
             _configuration["CACHE_DIR"] = str(directory)
@@ -116,8 +115,10 @@ def _compile(function: KernelFunction, *, cached: bool) -> CFunc:
     return numba.cfunc(_SIGNATURE, cache=cached, error_model="numpy", **options)(function)
 
 
-def kernel(name: str, words: Iterable[str]) -> Callable[[KernelFunction], KernelFunction]:
+def kernel(name: str, words: Iterable[str], *, per_isa: bool = False) -> Callable[[KernelFunction], KernelFunction]:
     """Register the decorated module-level function as the kernel `name`.
+
+    `per_isa` is for kernels whose intrinsics ask for `isa.emitted()`: they are compiled for each primitive.
 
     Raises:
         PluginError: the name is taken, or the function is defined inside another (it would never be found in
@@ -132,7 +133,7 @@ def kernel(name: str, words: Iterable[str]) -> Callable[[KernelFunction], Kernel
             )
         if "<locals>" in function.__qualname__:
             raise PluginError(f"kernel {name!r}: {function.__qualname__} must be a module-level function")
-        _registry[name] = Kernel(name, tuple(words), function)
+        _registry[name] = Kernel(name, tuple(words), function, per_isa)
         return function
 
     return register

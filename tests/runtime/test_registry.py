@@ -1,6 +1,7 @@
 import pytest
 
 from qcompiler.errors import InternalError, PluginError, UsageError
+from qcompiler.runtime import isa
 from qcompiler.runtime.kernels import registry
 from qcompiler.runtime.kernels.registry import compile_kernels, kernel, kernel_named
 
@@ -39,6 +40,13 @@ def test_address_is_that_of_the_one_compilation():
     addresses = compile_kernels(["test_registry.nothing", "test_registry.nothing"])
     assert addresses == {"test_registry.nothing": kernel_named("test_registry.nothing").address}
     assert addresses["test_registry.nothing"] != 0
+
+
+def test_code_is_made_for_each_primitive_only_where_it_depends_on_it():
+    same = kernel_named("test_registry.nothing")
+    assert same.compiled_for("avx2") is same.compiled_for("generic")
+    with isa.emitting(isa.ANY), pytest.raises(InternalError, match="registered with per_isa=True"):
+        isa.emitted()
 
 
 def test_progress_counts_only_what_has_to_be_compiled(monkeypatch: pytest.MonkeyPatch):
