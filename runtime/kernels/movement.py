@@ -18,7 +18,7 @@ from qcompiler.runtime.kernels.registry import kernel
 OUTER_AXES = 5
 CONCAT_OPERANDS = 8
 PAD_OUTER_AXES = 4
-_SHORT = 8  # elements: a row that is not worth a loop of its own
+_STEPS, _TARGET_STEPS = 13, 18  # words s1 and t1
 _TILE = 16  # elements: a tile of bytes reads 16 cache lines and writes 16
 
 
@@ -38,59 +38,44 @@ def move(source: int, source_index: int, target: int, target_index: int, itemsiz
 @kernel(
     "copy",
     words=(
-        *("source", "target", "itemsize", "offset", "count", "inner", "s0"),
-        *("d1", "d2", "d3", "d4", "s1", "s2", "s3", "s4", "s5"),
+        *("source", "target", "itemsize", "offset", "rows", "inner", "s0", "t0"),
+        *("d1", "d2", "d3", "d4", "d5", *(f"s{i}" for i in range(1, 6)), *(f"t{i}" for i in range(1, 6))),
     ),
 )
 def copy(operands: int, share: int, shares: int) -> None:
-    """Gather into a contiguous target of `count` elements.
+    """Move a box of elements from the source, from element `offset` on, to the whole target.
 
-    The target has an inner axis of `inner` elements and outer ones of d1 ... d5 (from the inside), along which
-    the source steps by s0 and s1 ... s5 elements, starting at element `offset`; steps may be negative.
+    The box has an inner axis of `inner` elements and outer ones of d1 ... d5 (from the inside, `rows` together), along
+    which the source steps by s0 and s1 ... s5 elements, the target by t0 and t1 ... t5; steps may be negative.
     """
-    itemsize, count = load_s64(operands, 2), load_s64(operands, 4)
+    itemsize, rows = load_s64(operands, 2), load_s64(operands, 4)
     source, target = load_s64(operands, 0) + load_s64(operands, 3) * itemsize, load_s64(operands, 1)
-    inner, step = load_s64(operands, 5), load_s64(operands, 6)
-    size1, step1 = load_s64(operands, 7), load_s64(operands, 11)
-    position, end = share_range(count, share, shares)
-    index1, row_at = size1, 0  # along axis 1; where the row starts in the source
-    while position < end:
-        if index1 < size1:
-            column = 0
-        else:
-            row = position // inner
-            column = position - row * inner
+    inner, step, target_step = load_s64(operands, 5), load_s64(operands, 6), load_s64(operands, 7)
+    size1, step1, target_step1 = load_s64(operands, 8), load_s64(operands, _STEPS), load_s64(operands, _TARGET_STEPS)
+    index1, at, target_at = size1, 0, 0  # along axis 1; where the row starts
+    for row in range(rows * share // shares, rows * (share + 1) // shares):
+        if index1 == size1:
             outside = row // size1
             index1 = row - outside * size1
-            row_at = index1 * step1
-            for axis in range(1, OUTER_AXES - 1):
-                size = load_s64(operands, 7 + axis)
+            at, target_at = index1 * step1, index1 * target_step1
+            for axis in range(1, OUTER_AXES):
+                size = load_s64(operands, 8 + axis)
                 further = outside // size
-                row_at += (outside - further * size) * load_s64(operands, 11 + axis)
+                index = outside - further * size
+                at += index * load_s64(operands, _STEPS + axis)
+                target_at += index * load_s64(operands, _TARGET_STEPS + axis)
                 outside = further
-            row_at += outside * load_s64(operands, 15)
-        rows = min(size1 - index1, (end - position) // inner)
-        if column == 0 and inner <= _SHORT and rows >= _SHORT:  # loop along axis 1, which is longer
-            for j in range(inner):
-                for i in range(rows):
-                    move(source, row_at + i * step1 + j * step, target, position + i * inner + j, itemsize)
-            index1 += rows
-            row_at += rows * step1
-            position += rows * inner
-            continue
-        at = row_at + column * step
-        n = min(inner - column, end - position)
-        index1 += 1
-        row_at += step1
-        if step == 1:
-            copy_bytes(target + position * itemsize, source + at * itemsize, n * itemsize)
+        if step == 1 and target_step == 1:
+            copy_bytes(target + target_at * itemsize, source + at * itemsize, inner * itemsize)
         elif itemsize == 1:
-            for i in range(n):
-                store_u8(target + position, i, load_u8(source + at, i * step))
+            for i in range(inner):
+                store_u8(target + target_at, i * target_step, load_u8(source + at, i * step))
         else:
-            for i in range(n):
-                move(source, at + i * step, target, position + i, itemsize)
-        position += n
+            for i in range(inner):
+                move(source, at + i * step, target, target_at + i * target_step, itemsize)
+        index1 += 1
+        at += step1
+        target_at += target_step1
 
 
 @kernel("transpose", words=("source", "target", "itemsize", "batch", "rows", "columns"))

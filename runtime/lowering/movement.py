@@ -24,6 +24,7 @@ from qcompiler.runtime.lowering.context import Lowering, lowers
 from qcompiler.runtime.lowering.geometry import Walk, contiguous_steps, merged_walk, split_at
 from qcompiler.runtime.program import Buffer, Operand
 
+_GOOD_ROW_BYTES = 16
 _COPY_NS, _GATHER_NS, _ROW_NS = 0.05, 0.7, 4.0  # a byte in a row, an element out of order, a row
 
 
@@ -154,19 +155,31 @@ def _gather(
 
 
 def gather_into(lowering: Lowering, node: Node, source: Buffer, out: Buffer, walk: Walk, *, offset: int = 0) -> None:
-    """Fill `out` by walking `source` in the steps of the walk's first row from element `offset`."""
+    """Move the walk's elements of `source` (its first row, from `offset` on) to `out` (its second row)."""
     itemsize, count = source.dtype.itemsize, math.prod(walk.sizes)
     if offset == 0 and _is_transposition(walk.sizes, walk.steps[0]):
         _transpose(lowering, node, source, out, walk.sizes)
         return
-    walk = walk.inner(kernels.OUTER_AXES + 1, f"node '{node.name}' ({node.op.name})")
+    walk = _with_good_inner_axis(walk, itemsize).inner(kernels.OUTER_AXES + 1, f"node '{node.name}' ({node.op.name})")
+    rows = math.prod(walk.sizes[1:])
     words: dict[str, Operand] = {"source": source, "target": out, "itemsize": itemsize, "offset": offset}
-    words |= {"count": count, "inner": walk.sizes[0]}
-    words |= {f"d{i}": size for i, size in enumerate(walk.sizes[1 : kernels.OUTER_AXES], 1)}
-    words |= {f"s{i}": step for i, step in enumerate(walk.steps[0])}
-    cost = count // max(1, walk.sizes[0]) * _ROW_NS
-    cost += count * (_COPY_NS * itemsize if walk.steps[0][0] == 1 else _GATHER_NS)
-    lowering.emit(node, "copy", words, writes=("target",), cost=cost, items=count // 64)
+    words |= {"rows": rows, "inner": walk.sizes[0]}
+    words |= {f"d{i}": size for i, size in enumerate(walk.sizes[1:], 1)}
+    words |= {f"{name}{i}": step for name, row in zip("st", walk.steps, strict=True) for i, step in enumerate(row)}
+    in_order = walk.steps[0][0] == walk.steps[1][0] == 1
+    cost = rows * _ROW_NS + count * (_COPY_NS * itemsize if in_order else _GATHER_NS)
+    lowering.emit(node, "copy", words, writes=("target",), cost=cost, items=rows)
+
+
+def _with_good_inner_axis(walk: Walk, itemsize: int) -> Walk:
+    """The walk of a copy with its longest axis inside, unless rows of bytes in order are long enough as they are."""
+    last = len(walk.sizes) - 1
+    if walk.steps[0][last] == walk.steps[1][last] == 1 and walk.sizes[last] * itemsize >= _GOOD_ROW_BYTES:
+        return walk
+    longest = max(range(last + 1), key=lambda axis: walk.sizes[axis])
+    order = [*(axis for axis in range(last + 1) if axis != longest), longest]
+    steps = tuple(tuple(row[axis] for axis in order) for row in walk.steps)
+    return Walk(tuple(walk.sizes[axis] for axis in order), steps)
 
 
 def _is_transposition(sizes: tuple[int, ...], steps: tuple[int, ...]) -> bool:
