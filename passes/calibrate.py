@@ -36,7 +36,8 @@ class Calibrate(Pass):
     compilation's, chooses the range from them. Values with 16 bits always keep their extremes: they have
     bits enough. Ranges that are there already, and those of functions bounded by nature, are left alone.
 
-    Without data the graph runs on 16 made-up samples, with a warning.
+    Without data the graph runs on 16 made-up samples, with a warning; results that were batch-normalized have the
+    ranges that `record-batch-norm` noted instead.
 
     Known limits: a NaN or Inf anywhere is an error, even where the model's output would not depend on it.
     """
@@ -57,6 +58,8 @@ class Calibrate(Pass):
         for key, node in observers.items():
             found = statistics[key]
             low, high = choose_range(found, "minmax" if node.result in wide else method)
+            if context.calibration is None:
+                low, high = _from_batch_norm(node, context) or (low, high)
             node.op = ops.Observe(key, low, high)
             self._report(node, found, context)
         context.calibration_digest = _digest(statistics)
@@ -77,8 +80,9 @@ class Calibrate(Pass):
 
 
 _NO_DATA = (
-    "no calibration data: ranges come from bounded functions and 16 made-up standard normal samples, which can cost "
-    "most of the accuracy where real inputs look different; give 100 to 1000 typical inputs with --calibrate DATA"
+    "no calibration data: ranges come from batch normalization statistics, bounded functions and 16 made-up standard "
+    "normal samples, which can cost most of the accuracy where real inputs look different; give 100 to 1000 typical "
+    "inputs with --calibrate DATA"
 )
 
 
@@ -91,6 +95,16 @@ def _open_key(node: Node) -> str | None:
             return None if bounded else key
         case _:
             return None
+
+
+def _from_batch_norm(node: Node, context: PassContext) -> tuple[float, float] | None:
+    """The range that batch normalization tells of an observed value, within its producer's clamp."""
+    producer = node.operands[0].producer
+    known = None if producer is None else context.batch_norm_ranges.get(producer.name)
+    if producer is None or known is None or not isinstance(producer.op, ops.Conv | ops.Gemm):
+        return None
+    low, high = producer.op.clamp or (float("-inf"), float("inf"))
+    return min(max(known[0], low), 0.0), max(min(known[1], high), 0.0)
 
 
 def _collect(graph: Graph, observers: dict[str, Node], context: PassContext) -> dict[str, Statistics]:

@@ -45,6 +45,7 @@ class PassContext:
         calibration: the samples, or None when the user gave none.
         calibration_method: ``minmax``, ``percentile``, ``entropy`` or ``mse``.
         calibration_digest: SHA-256 of the statistics, set by the calibrating pass.
+        batch_norm_ranges: estimated range of the result of each normalized conv or gemm, by the node's name.
         allow_float: whether nodes without an integer form may stay float.
         threads: threads for running the observed graph; None for the default.
         remarks, warnings: collected on the way.
@@ -53,6 +54,7 @@ class PassContext:
     calibration: "CalibrationSource | None" = None
     calibration_method: str = "minmax"
     calibration_digest: str | None = None
+    batch_norm_ranges: dict[str, tuple[float, float]] = field(default_factory=dict)
     allow_float: bool = False
     threads: int | None = None
     progress: Callable[[str, int, int], None] | None = None
@@ -108,14 +110,19 @@ class RewritePass(Pass, Generic[_Match]):
         """Replace the pattern; afterwards it must not match again."""
 
     def run(self, graph: Graph, context: PassContext) -> bool:
-        def remark(refusal: Refusal) -> None:
+        changed, settled = False, False
+        refusals: list[Refusal] = []
+        while not settled:
+            refusals.clear()
+            applied = apply_rewrite(graph, self, refusals.append)
+            changed = changed or applied > 0
+            # A dead node counts as another user until it is gone.
+            settled = not applied or not graph.erase_unused_nodes()
+        for refusal in refusals:
             context.remark(self, refusal.node, refusal.reason)
-
-        if not apply_rewrite(graph, self, remark):
-            return False
-        graph.erase_unused_nodes()
-        graph.erase_unused_constants()
-        return True
+        if changed:
+            graph.erase_unused_constants()
+        return changed
 
 
 _REGISTRY: dict[str, type[Pass]] = {}
