@@ -241,19 +241,17 @@ def test_rescale_of_any_accumulator(isa_name: str, accs, shift: int, multiplier:
         assert np.array_equal(execute(plan, isa_name, x, dtype, shares=1), wanted)
 
 
-@pytest.mark.parametrize("isa_name", PRIMITIVES)
-@pytest.mark.parametrize(("size", "cout"), [(40, 32), (5, 640)], ids=["by rows", "by channels"])
-def test_work_is_divided_among_shares(isa_name: str, size: int, cout: int):
-    """Large enough to be divided, and where it is by rows, into several blocks."""
-    layer = Layer(
+def large_layer(size: int, *, group: int, per_group: int, cout: int) -> Layer:
+    """3x3 with borders, u8 to u8."""
+    return Layer(
         batch=1,
         size=(size, size),
         kernel=(3, 3),
         strides=(1, 1),
         pads=(1, 1, 1, 1),
         dilations=(1, 1),
-        group=1,
-        per_group=48,
+        group=group,
+        per_group=per_group,
         cout=cout,
         x_dtype=DType.U8,
         zp_in=7,
@@ -264,6 +262,12 @@ def test_work_is_divided_among_shares(isa_name: str, size: int, cout: int):
         shares=3,
         seed=1,
     )
+
+
+@pytest.mark.parametrize("isa_name", PRIMITIVES)
+@pytest.mark.parametrize(("size", "cout"), [(40, 32), (5, 640)], ids=["by rows", "by channels"])
+def test_work_is_divided_among_shares(isa_name: str, size: int, cout: int):
+    layer = large_layer(size, group=1, per_group=48, cout=cout)
     x, weight, bias, requantization = random_operands(layer)
     packed = pack_conv(weight, bias, requantization, zp_in=7, x_dtype=DType.U8, isa=isa_name)
     plan = packed.plan(1, size, size, pads=layer.pads)
@@ -271,4 +275,19 @@ def test_work_is_divided_among_shares(isa_name: str, size: int, cout: int):
     assert plan.integers["by_tiles"] == (size == 5)
     wanted = expected(layer, x, weight, bias, requantization)
     for shares in (1, plan.shares, plan.shares + 3):
+        assert np.array_equal(execute(plan, isa_name, x, DType.U8, shares), wanted)
+
+
+@pytest.mark.parametrize("isa_name", PRIMITIVES)
+@pytest.mark.parametrize(("size", "channels"), [(48, 80), (7, 4096)], ids=["by rows", "by channels"])
+def test_depthwise_work_is_divided_among_shares(isa_name: str, size: int, channels: int):
+    layer = large_layer(size, group=channels, per_group=1, cout=channels)
+    x, weight, bias, requantization = random_operands(layer)
+    packed = pack_depthwise(weight, bias, requantization, zp_in=7, x_dtype=DType.U8, isa=isa_name)
+    plan = packed.plan(1, size, size, pads=layer.pads)
+    assert plan.shares > 1
+    assert plan.integers["by_tiles"] == (size == 7)
+    assert plan.integers["block_units"] < size
+    wanted = expected(layer, x, weight, bias, requantization)
+    for shares in (1, 2, plan.shares + 3):
         assert np.array_equal(execute(plan, isa_name, x, DType.U8, shares), wanted)
