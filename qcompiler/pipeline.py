@@ -8,9 +8,9 @@ from qcompiler.errors import UsageError
 from qcompiler.pass_manager import Pass, parse_pipeline
 from qcompiler.suggestions import did_you_mean
 
-_CLEAN = ("remove-identities", "fold-constants", "common-subexpressions", "dead-code")
-_FOLD = ("replace-division", "matmul-to-gemm", "fold-batch-norm", "fold-pad", "fuse-activation")
-_QUANTIZE = ("insert-observers", "calibrate", "propagate-ranges", "quantize")
+_CLEAN = ("fold-constants", "remove-identities", "common-subexpressions", "dead-code")
+_FOLD = ("replace-division", "matmul-to-gemm", "record-batch-norm", "fold-batch-norm", "fold-pad", "fuse-activation")
+_QUANTIZE = ("insert-observers", "calibrate", "propagate-ranges", "quantize", "prove-accumulators")
 _CHANNELS_LAST = ("assign-layout", "sink-transposes", "absorb-transposes", "remove-identities", "dead-code")
 _CHECK = ("prove-accumulators", "verify-integer")
 
@@ -19,10 +19,19 @@ _QUANTIZED_2 = ("fold-requantization", "fuse-residual-add")
 
 PIPELINES: dict[str, tuple[tuple[str, ...], ...]] = {
     "int8": (
-        ("matmul-to-gemm", "fold-batch-norm", *_QUANTIZE, "lower-to-integer", "assign-layout", *_CHECK),
+        (
+            "fold-constants",
+            "matmul-to-gemm",
+            "record-batch-norm",
+            "fold-batch-norm",
+            *_QUANTIZE,
+            "lower-to-integer",
+            "assign-layout",
+            *_CHECK,
+        ),
         (*_CLEAN, *_FOLD, "dead-code", *_QUANTIZE, "lower-to-integer", *_CHANNELS_LAST, *_CHECK),
         (*_FLOAT_2, *_QUANTIZE, *_QUANTIZED_2, "lower-to-integer", "compose-tables", *_CHANNELS_LAST, *_CHECK),
-        # A second round finds what the first has brought together.
+        # A second round finds what the first has brought together, such as a layer whose two users became one.
         (
             *_FLOAT_2,
             *_FLOAT_2,

@@ -33,7 +33,7 @@ class TokenStream:
 
     @property
     def position(self) -> int:
-        """Number of the current token, for `fail`."""
+        """Number of the current token, for `reject`."""
         return self._position
 
     def advance(self) -> str:
@@ -96,9 +96,14 @@ class TokenStream:
             self.fail(f"expected {what}, an integer")
         return value
 
-    def fail(self, message: str, position: int | None = None) -> NoReturn:
-        """Raise ParseError at token `position` (default: the current one)."""
-        at = self._position if position is None else position
+    def fail(self, message: str) -> NoReturn:
+        """Raise ParseError because the current token is not what the grammar wants."""
+        token = self.current
+        found = f"'{token[:40]}'" if token != _END else "the end"
+        self.reject(f"{message}; found {found}", self._position)
+
+    def reject(self, message: str, at: int) -> NoReturn:
+        """Raise ParseError about what starts at token number `at`."""
         offset = len(self._text)
         for index, match in enumerate(_TOKEN.finditer(self._text)):
             if index == at:
@@ -106,6 +111,4 @@ class TokenStream:
                 break
         line = self._text.count("\n", 0, offset) + 1
         column = offset - (self._text.rfind("\n", 0, offset) + 1) + 1
-        token = self._tokens[at]
-        found = f"'{token[:40]}'" if token != _END else "the end"
-        raise ParseError(f"line {line}, column {column}: {message}; found {found}")
+        raise ParseError(f"line {line}, column {column}: {message}")

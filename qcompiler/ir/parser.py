@@ -47,7 +47,7 @@ class _Parser:
         tokens = self._tokens
         tokens.expect("qir")
         if (version := tokens.integer("the format version")) != FORMAT_VERSION:
-            tokens.fail(f"format version {version} cannot be read, only {FORMAT_VERSION}", tokens.position - 1)
+            tokens.reject(f"format version {version} cannot be read, only {FORMAT_VERSION}", tokens.position - 1)
         tokens.expect("graph")
         name = tokens.name("the graph's name")
         if tokens.current not in tuple(Stage):
@@ -85,7 +85,7 @@ class _Parser:
         position = self._tokens.position
         name = self._tokens.name("the value's name")
         if graph.get_value(name) is not None:
-            self._tokens.fail("a second value of that name", position)
+            self._tokens.reject("a second value of that name", position)
         return name
 
     def _value(self, graph: Graph) -> Value:
@@ -93,7 +93,7 @@ class _Parser:
         position = self._tokens.position
         value = graph.get_value(self._tokens.name("the value's name"))
         if value is None:
-            self._tokens.fail("no value of that name is defined before this line", position)
+            self._tokens.reject("no value of that name is defined before this line", position)
         return value
 
     def _type(self) -> TensorType:
@@ -112,7 +112,7 @@ class _Parser:
         try:
             return TensorType(dtype, tuple(dims), self._quant() if tokens.take("<") else None)
         except VerifyError as error:
-            tokens.fail(str(error), position)
+            tokens.reject(str(error), position)
 
     def _dim(self) -> Dim:
         tokens = self._tokens
@@ -171,11 +171,11 @@ class _Parser:
         digest = tokens.advance()
         array = self._constants.get(digest)
         if array is None:
-            tokens.fail("the constant's content is missing", position)
+            tokens.reject("the constant's content is missing", position)
         if array.shape != constant_type.shape or array.dtype != constant_type.dtype.numpy:
-            tokens.fail(f"the constant's content is {array.dtype}{list(array.shape)}", position)
+            tokens.reject(f"the constant's content is {array.dtype}{list(array.shape)}", position)
         if content_digest(constant_type, array) != digest:
-            tokens.fail("the constant's content has another hash: it was altered", position)
+            tokens.reject("the constant's content has another hash: it was altered", position)
         return array
 
     def _elements(self, constant_type: TensorType, position: int) -> AnyArray:
@@ -188,7 +188,7 @@ class _Parser:
                 array = np.array(converted, dtype.numpy).reshape([int(d) for d in constant_type.shape])
         except (ValueError, OverflowError, FloatingPointError) as error:
             count = math.prod(int(d) for d in constant_type.shape)
-            self._tokens.fail(f"{len(elements)} elements do not make {count} of {dtype} ({error})", position)
+            self._tokens.reject(f"{len(elements)} elements do not make {count} of {dtype} ({error})", position)
         return array
 
     # ---- nodes -------------------------------------------------------------------------------------------------
@@ -205,7 +205,7 @@ class _Parser:
             if not tokens.take(","):
                 break
         if (types and len(types) != len(names)) or len(set(names)) != len(names):
-            tokens.fail("each result has a name of its own, and all have a type or none", start)
+            tokens.reject("each result has a name of its own, and all have a type or none", start)
         tokens.expect("=")
         cls = self._op_class()
         tokens.expect("(")
@@ -214,18 +214,18 @@ class _Parser:
             operands.append(self._value(graph))
             if tokens.current != ")":
                 tokens.expect(",")
-        op = self._op(cls)
+        op = self._op(cls, start)
         name = names[0]
         if tokens.take("@"):
             name = tokens.name("the node's name")
         elif len(names) > 1:
-            tokens.fail("a node with several results needs a name: @name")
+            tokens.reject("a node with several results needs a name: @name", start)
         if graph.has_node_named(name):
-            tokens.fail(f"a second node named '{name}'", tokens.position - 1)
+            tokens.reject(f"a second node named '{name}'", tokens.position - 1)
         try:
             graph.add_node(op, operands, name=name, result_types=types or None, result_names=names)
         except (VerifyError, ValueError) as error:
-            tokens.fail(str(error), start)
+            tokens.reject(str(error), start)
 
     def _op_class(self) -> type[Op]:
         tokens = self._tokens
@@ -234,9 +234,9 @@ class _Parser:
         try:
             return op_class(name)
         except UsageError as error:
-            tokens.fail(f"{error}{did_you_mean(name, (cls.name for cls in op_classes()))}", position)
+            tokens.reject(f"{error}{did_you_mean(name, (cls.name for cls in op_classes()))}", position)
 
-    def _op(self, cls: type[Op]) -> Op:
+    def _op(self, cls: type[Op], start: int) -> Op:
         tokens = self._tokens
         annotations = attribute_types(cls)
         attributes: dict[str, AttributeValue] = {}
@@ -246,18 +246,18 @@ class _Parser:
                 name = tokens.name("an attribute")
                 if name not in annotations or name in attributes:
                     has = ", ".join(annotations) or "none"
-                    tokens.fail(f"{cls.name} has the attributes {has}, each at most once", position)
+                    tokens.reject(f"{cls.name} has the attributes {has}, each at most once", position)
                 tokens.expect("=")
                 position = tokens.position
                 try:
                     attributes[name] = coerce(self._literal(), annotations[name])
                 except ValueError:
-                    tokens.fail(f"attribute {name} of {cls.name}: expected {describe(annotations[name])}", position)
+                    tokens.reject(f"attribute {name} of {cls.name}: expected {describe(annotations[name])}", position)
                 if tokens.current != "}":
                     tokens.expect(",")
         required = [f.name for f in dataclasses.fields(cls) if f.default is dataclasses.MISSING]
         if missing := [name for name in required if name not in attributes]:
-            tokens.fail(f"{cls.name} needs the attribute {missing[0]}")
+            tokens.reject(f"{cls.name} needs the attribute {missing[0]}", start)
         return cls(**attributes)
 
     # ---- literals ----------------------------------------------------------------------------------------------

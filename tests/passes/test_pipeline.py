@@ -1,12 +1,12 @@
 """The pipelines of all levels and targets are sound."""
 
-from itertools import pairwise
+from itertools import pairwise, takewhile
 
 import pytest
 
 from qcompiler.errors import UsageError
-from qcompiler.ir import Stage
-from qcompiler.pass_manager import check_stages, format_pipeline, parse_pipeline
+from qcompiler.ir import Stage, parse_graph
+from qcompiler.pass_manager import PassManager, check_stages, format_pipeline, parse_pipeline
 from qcompiler.pipeline import PIPELINES, pipeline_for
 
 EVERY = [(target, level) for target, levels in PIPELINES.items() for level in range(len(levels))]
@@ -31,6 +31,19 @@ def test_each_level_does_more_than_the_one_below():
         assert lengths == sorted(set(lengths))
         for below, above in pairwise(levels):
             assert set(below) <= set(above)
+
+
+def test_level_3_finds_what_level_2_has_brought_together():
+    """A product and a quotient by the inverse are the layer's two users, until a pass makes them the same."""
+    text = """qir 1 graph g float {
+        input %x: f32[N,2]  const %w: f32[2,2] = [1, 2, 3, 4]  const %half: f32[] = [0.5]  const %two: f32[] = [2]
+        %layer = gemm(%x, %w)  %a = mul(%layer, %half)  %b = div(%layer, %two)  output a = %a  output b = %b }"""
+    left = {}
+    for level in (2, 3):
+        graph = parse_graph(text)
+        PassManager(list(takewhile(lambda step: step.result_stage is None, pipeline_for("int8", level)))).run(graph)
+        left[level] = [node.op.name for node in graph.nodes()]
+    assert left == {2: ["gemm", "mul"], 3: ["gemm"]}
 
 
 def test_the_default_is_level_2_for_int8():
