@@ -15,9 +15,7 @@ FOLDERS = ("qcompiler", "passes", "runtime", "tools", "tests")
 def line_counts(root: Path) -> dict[Path, int]:
     """Lines of every Python file of the project, by path relative to `root`; links are not followed."""
     sources = [source for folder in FOLDERS for source in (root / folder).rglob("*.py")]
-    return {
-        source.relative_to(root): len(source.read_text("utf-8").splitlines()) for source in sorted(sources)
-    }
+    return {source.relative_to(root): len(source.read_text("utf-8").splitlines()) for source in sorted(sources)}
 
 
 def table(counts: dict[Path, int], largest: int) -> str:

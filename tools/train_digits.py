@@ -229,9 +229,7 @@ def to_onnx(name: str, blocks: list[Block]) -> onnx.ModelProto:
     logits = helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["N", 10])
     graph = helper.make_graph(writer.nodes, name, [image], [logits], writer.weights)
     opset = helper.make_opsetid("", OPSET)
-    model = helper.make_model(
-        graph, producer_name="tools/train_digits.py", opset_imports=[opset], ir_version=8
-    )
+    model = helper.make_model(graph, producer_name="tools/train_digits.py", opset_imports=[opset], ir_version=8)
     onnx.checker.check_model(model, full_check=True)
     return model
 

@@ -113,5 +113,5 @@ def test_progress_is_told_only_while_kernels_are_compiled(tmp_path):
         )
         return done.stdout.strip()
 
-    assert run() == "[255, 254, 0] {('compiling kernels', True)}"
+    assert run() == "[255, 254, 0] {('preparing kernels (slow on the first run only)', True)}"
     assert run() == "[255, 254, 0] set()"
