@@ -37,7 +37,22 @@ def test_bounded_functions_need_no_data(op, expected):
         %y1 = observe(%y) {{key="y"}}
         output y = %y1
     """)
-    assert found["y"] == expected
+    assert found["y"] == pytest.approx(expected, abs=2e-4)
+
+
+@pytest.mark.parametrize(
+    ("op", "expected"),
+    [("tanh(%x1)", (-0.0997, 0.0997)), ("sigmoid(%x1)", (0.4750, 0.5250)), ("softmax(%x1)", (0.0, 1.0))],
+)
+def test_bounded_functions_of_short_ranges_have_short_ranges(op, expected):
+    found, _ = propagated(f"""
+        input %x: f32[N,4]
+        %x1 = observe(%x) {{key="x", low=-0.1, high=0.1}}
+        %y = {op}
+        %y1 = observe(%y) {{key="y"}}
+        output y = %y1
+    """)
+    assert found["y"] == pytest.approx(expected, abs=1e-4)
 
 
 @pytest.mark.parametrize(
