@@ -50,7 +50,7 @@ def compile(  # noqa: PLR0913  # the options of the command line, all but three 
     target: str = "int8",
     opt_level: int = 2,
     calibration: DataSource | None = None,
-    calibration_method: str = "minmax",
+    calibration_method: str = "mse",
     validation: DataSource | None = None,
     passes: str | None = None,
     allow_float: bool = False,

@@ -52,7 +52,7 @@ class PassContext:
     """
 
     calibration: "CalibrationSource | None" = None
-    calibration_method: str = "minmax"
+    calibration_method: str = "mse"
     calibration_digest: str | None = None
     batch_norm_ranges: dict[str, tuple[float, float]] = field(default_factory=dict)
     allow_float: bool = False

@@ -54,7 +54,7 @@ def _parse_dims(_context: click.Context, _parameter: click.Parameter, values: tu
 @click.option(
     "--calibration-method",
     type=click.Choice(METHODS),
-    default="minmax",
+    default="mse",
     show_default=True,
     help="How ranges follow from the statistics.",
 )
