@@ -1,6 +1,7 @@
 """What the compiled integer kernels are made of, read off their LLVM IR."""
 
 import re
+from typing import Any
 
 import numba
 import pytest
@@ -21,8 +22,10 @@ FLOAT = re.compile(r"\b(half|float|double|f(add|sub|mul|div|cmp|ptosi|ptoui|neg)
 def body_of(name: str) -> str:
     """The IR of a kernel's own function, compiled anew: code from the cache comes without it."""
     signature = types.void(types.int64, types.int64, types.int64)
-    compiled = numba.cfunc(signature, error_model="numpy", boundscheck=False)(kernel_named(name).function)
+    options: dict[str, Any] = {"boundscheck": False}
+    compiled: Any = numba.cfunc(signature, error_model="numpy", **options)(kernel_named(name).function)
     text = compiled._library.get_llvm_str()
+    body: str
     (body,) = re.findall(rf"^define [^\n]*{name}\w*\(ptr .*?^}}", text, re.MULTILINE | re.DOTALL)
     return body
 

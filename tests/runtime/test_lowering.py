@@ -260,7 +260,7 @@ def test_weights_are_packed_once_for_all_shapes():
     first, second = (lower(model, {"N": batch}) for batch in (1, 4))
 
     def arrays(program: Program, word: str) -> list[int]:
-        found = [i.operands[word] for i in program.instructions if word in i.operands]
+        found = [i.buffer(word) for i in program.instructions if word in i.operands]
         return [id(program.constants[operand.id]) for operand in found]
 
     for word in ("weights", "table", "scales"):
@@ -270,9 +270,9 @@ def test_weights_are_packed_once_for_all_shapes():
 
 def test_a_convolution_in_nchw_is_refused():
     graph, x = integer_graph((1, 3, 5, 5))
-    constants = [np.zeros((4, 3, 1, 1), np.int8), np.zeros(4, np.int32)]
+    constants = [graph.add_constant(np.zeros((4, 3, 1, 1), np.int8)), graph.add_constant(np.zeros(4, np.int32))]
     op = IntConv((1, 1), (0, 0, 0, 0), (1, 1), 1, 0)
-    graph.add_output(graph.add_node(op, [x, *map(graph.add_constant, constants)], name="stem").result)
+    graph.add_output(graph.add_node(op, [x, *constants], name="stem").result)
     with pytest.raises(VerifyError, match=r"'stem'.*'nchw'.*assign-layout"):
         lower(PackedModel(graph), {})
 

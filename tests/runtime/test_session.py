@@ -100,7 +100,7 @@ graph = Graph("one", Stage.INTEGER)
 x = graph.add_input("x", TensorType(DType.U8, (3,)))
 graph.add_output(graph.add_node(IntLut(), [x, graph.add_constant(np.arange(256, dtype=np.uint8)[::-1])]).result, "y")
 steps = []
-session = Session(graph, threads=1, progress=lambda what, done, total: steps.append((what, done < total)))
+session = Session(graph, threads=1, progress=lambda what, done, total: steps.append((what, 0 < done <= total)))
 print(session.run({"x": np.array([0, 1, 255], np.uint8)})["y"].tolist(), set(steps))
 """
 
