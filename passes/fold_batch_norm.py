@@ -57,10 +57,10 @@ class FoldBatchNorm(RewritePass[Folding]):
                 before = reasons.get(node, f"its input {node.operands[0]!r} is no result of a conv or gemm")
                 context.remark(self, node, f"not folded but made a depthwise conv: {before}")
                 _make_depthwise(graph, node)
-            if not converted:
+            # What follows the new convs can be folded into them; a dead node counts as another user until it is gone.
+            changed = changed or bool(converted)
+            if not converted and not (changed and graph.erase_unused_nodes()):
                 break
-            # What follows the new convs can be folded into them.
-            changed = True
         for refusal in refusals:
             context.remark(self, refusal.node, refusal.reason)
         if changed:

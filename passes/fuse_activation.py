@@ -10,6 +10,7 @@ from qcompiler.ir.rewrite import other_users, producer_of
 from qcompiler.pass_manager import RewritePass, register_pass
 
 Bounds = tuple[float, float]
+_UNBOUNDED = (-math.inf, math.inf)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +80,8 @@ def _has_clamp(op: Op) -> bool:
 
 def _is_within(op: Op, bounds: Bounds) -> bool:
     """Whether the results of `op` lie within the bounds anyway."""
+    if bounds == _UNBOUNDED:
+        return True
     known = op.result_range()
     if known is None:
         match op:

@@ -87,3 +87,19 @@ def test_ops_without_a_clamp_are_no_match(apply):
     outcome = apply("fuse-activation", f"{HEAD}\n%a = tanh(%x)\n%y = relu(%a)\noutput y = %y")
     assert not outcome.changed
     assert outcome.remarks == []
+
+
+def test_a_user_that_dies_on_the_way_does_not_count(apply):
+    """What the dead sum still reads is fused in the same run, once the sum is gone."""
+    outcome = apply(
+        "fuse-activation",
+        f"{HEAD}%a = gemm(%x, %g)\n%y = relu(%a)\n%d = add(%a, %a)\n%b = gemm(%x, %g)\n%z = relu(%b)\n"
+        "output y = %y\noutput z = %z",
+    )
+    assert outcome.ops == ["gemm", "gemm"]
+
+
+def test_a_clip_to_all_numbers_leaves_no_clamp(apply):
+    outcome = apply("fuse-activation", f"{HEAD}%a = gemm(%x, %g)\n%y = clip(%a)\noutput y = %y")
+    assert outcome.ops == ["gemm"]
+    assert outcome.graph.node("a").op.clamp is None
