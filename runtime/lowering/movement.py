@@ -1,6 +1,7 @@
 """Lowering of ops that move data: views where the bytes stay in order, else copies."""
 
 import math
+import sys
 from collections.abc import Sequence
 
 import numpy as np
@@ -18,7 +19,6 @@ from qcompiler.ir.ops import (
     Split,
     Transpose,
 )
-from qcompiler.ir.types import DType
 from qcompiler.runtime.kernels import movement as kernels
 from qcompiler.runtime.lowering.context import Lowering, lowers
 from qcompiler.runtime.lowering.geometry import Walk, contiguous_steps, merged_walk, split_at
@@ -132,12 +132,9 @@ def lower_int_pad(lowering: Lowering, node: Node, op: IntPad) -> None:
 
 @lowers(Pad)
 def lower_pad(lowering: Lowering, node: Node, op: Pad) -> None:
-    """A border of a real number: its bits, where the elements are floats."""
-    dtype = node.result.type.dtype
-    if dtype is DType.F32:
-        _pad(lowering, node, op.pads, int(np.float32(op.value).view(np.int32)))
-    else:
-        _pad(lowering, node, op.pads, int(op.value))
+    """A border of a real number, as its bits: the kernel knows elements by their size only."""
+    element = np.array(op.value).astype(node.result.type.dtype.numpy)
+    _pad(lowering, node, op.pads, int.from_bytes(element.tobytes(), sys.byteorder, signed=True))
 
 
 def _gather(

@@ -24,6 +24,7 @@ from qcompiler.ir.ops import (
     IntQuantize,
     IntRescale,
     MaxPool,
+    Pad,
     Quantize,
     Requantize,
     Reshape,
@@ -299,6 +300,27 @@ def test_work_is_cut_up_only_where_it_is_worth_it():
         graph.add_output(graph.add_node(IntLut(), [x, table]).result)
         (instruction,) = lower(PackedModel(graph), {}).instructions
         assert instruction.shares == most
+
+
+@pytest.mark.parametrize(
+    ("dtype", "value"),
+    [
+        (DType.F32, -np.inf),
+        (DType.F32, 0.1),
+        (DType.F16, 0.1),
+        (DType.S64, -(2.0**40)),
+        (DType.BOOL, 1.0),
+        (DType.U8, 9),
+    ],
+)
+def test_real_borders_have_the_bits_of_the_dtype(run_in_shares, dtype, value):
+    graph = Graph("padded", Stage.FLOAT)
+    x = graph.add_input("x", TensorType(dtype, (2, 3)))
+    graph.add_output(graph.add_node(Pad((1, 0, 0, 2), value), [x]).result, "y")
+    got = run_in_shares(graph, {"x": np.zeros((2, 3), dtype.numpy)}, 2)["y"]
+    expected = np.full((3, 5), value).astype(dtype.numpy)
+    expected[1:, :3] = 0
+    assert np.array_equal(got, expected)
 
 
 def test_float_nodes_between_borders_run_too(run_in_shares):
