@@ -134,6 +134,8 @@ def check_structure(graph: GraphProto, label: str) -> None:
     defined |= {t.values.name for t in graph.sparse_initializer}
     producer: dict[str, NodeProto] = {}
     for node in graph.node:
+        if not node.output:
+            raise ModelError(f"{label}: {describe(node)} has no outputs; the file is damaged, export it again")
         for name in filter(None, node.output):
             if name in producer or name in defined:
                 raise ModelError(f"{label}: {describe(node)} defines '{name}', which is defined already")

@@ -129,6 +129,11 @@ def test_an_output_that_nothing_defines(model):
         import_model(model(RELU, {"x": (2,)}, outputs=["z"]))
 
 
+def test_a_node_without_outputs(model):
+    with pytest.raises(ModelError, match=r"node 'nothing' \(Relu\) has no outputs"):
+        import_model(model([helper.make_node("Relu", ["x"], [], name="nothing"), *RELU], {"x": (2,)}))
+
+
 def test_checker_failure(model):
     with pytest.raises(ModelError, match=r"fails the ONNX checker: .*foo"):
         import_model(model([node("Relu", "x", "y", foo=1)], {"x": (2,)}))
