@@ -3,11 +3,13 @@
 Element i of a tensor belongs to channel (i / inner) mod channels; a scale for the whole tensor is one channel.
 """
 
+from collections.abc import Callable
+
 from llvmlite import ir
 from numba import types
 
 from qcompiler.runtime.codegen.intrinsics import emitted
-from qcompiler.runtime.kernels.arithmetic import share_range
+from qcompiler.runtime.kernels.arithmetic import inlined, share_range
 from qcompiler.runtime.kernels.memory import (
     load_f32,
     load_s16,
@@ -43,80 +45,99 @@ def float_of(builder: ir.IRBuilder, value: ir.Value) -> ir.Value:
     return builder.sitofp(value, _F32)
 
 
+@inlined
+def store_byte(base: int, index: int, value: int) -> None:
+    """Store a u8 or s8."""
+    store_u8(base, index, value)
+
+
+@inlined
+def store_short(base: int, index: int, value: int) -> None:
+    """Store an s16."""
+    store_s16(base, index, value)
+
+
+@inlined
+def quantize_rows(
+    operands: int, share: int, shares: int, itemsize: int, store: Callable[[int, int, int], None]
+) -> None:
+    """Quantize to elements of `itemsize` bytes, one run with one scale after the other."""
+    x, scales, zero_points = load_s64(operands, 0), load_s64(operands, 1), load_s64(operands, 2)
+    out, channels, inner = load_s64(operands, 3), load_s64(operands, 5), load_s64(operands, 6)
+    lo, hi = load_s64(operands, 7), load_s64(operands, 8)
+    position, end = share_range(load_s64(operands, 4), share, shares)
+    while position < end:
+        row = position // inner
+        n = min((row + 1) * inner, end) - position
+        scale, zero_point = load_f32(scales, row % channels), load_s32(zero_points, row % channels)
+        low, high = float_of(lo - zero_point), float_of(hi - zero_point)
+        source, target = x + 4 * position, out + itemsize * position
+        for i in range(n):
+            store(target, i, quantize_element(load_f32(source, i), scale, low, high) + zero_point)
+        position += n
+
+
 _QUANTIZE_WORDS = ("x", "scales", "zero_points", "out", "count", "channels", "inner", "lo", "hi")
 
 
 @kernel("int_quantize8", words=_QUANTIZE_WORDS)
 def int_quantize8(operands: int, share: int, shares: int) -> None:
     """`int.quantize` to u8 or s8; scales f32[channels], zero_points s32[channels], limits lo and hi of the dtype."""
-    x, scales, zero_points = load_s64(operands, 0), load_s64(operands, 1), load_s64(operands, 2)
-    out, count, channels = load_s64(operands, 3), load_s64(operands, 4), load_s64(operands, 5)
-    inner, lo, hi = load_s64(operands, 6), load_s64(operands, 7), load_s64(operands, 8)
-    position, end = share_range(count, share, shares)
-    while position < end:
-        row = position // inner
-        n = min((row + 1) * inner, end) - position
-        scale, zero_point = load_f32(scales, row % channels), load_s32(zero_points, row % channels)
-        low, high = float_of(lo - zero_point), float_of(hi - zero_point)
-        source, target = x + 4 * position, out + position
-        for i in range(n):
-            store_u8(target, i, quantize_element(load_f32(source, i), scale, low, high) + zero_point)
-        position += n
+    quantize_rows(operands, share, shares, 1, store_byte)
 
 
 @kernel("int_quantize16", words=_QUANTIZE_WORDS)
 def int_quantize16(operands: int, share: int, shares: int) -> None:
     """`int.quantize` to s16."""
+    quantize_rows(operands, share, shares, 2, store_short)
+
+
+@inlined
+def load_byte(base: int, index: int, flip: int) -> int:
+    """A u8, or with flip = 128 an s8 plus 128."""
+    value: int = load_u8(base, index) ^ flip
+    return value
+
+
+@inlined
+def load_short(base: int, index: int, flip: int) -> int:  # noqa: ARG001  # as `load_byte`
+    """An s16."""
+    value: int = load_s16(base, index)
+    return value
+
+
+@inlined
+def dequantize_rows(
+    operands: int, share: int, shares: int, itemsize: int, load: Callable[[int, int, int], int]
+) -> None:
+    """The counterpart of `quantize_rows`."""
     x, scales, zero_points = load_s64(operands, 0), load_s64(operands, 1), load_s64(operands, 2)
-    out, count, channels = load_s64(operands, 3), load_s64(operands, 4), load_s64(operands, 5)
-    inner, lo, hi = load_s64(operands, 6), load_s64(operands, 7), load_s64(operands, 8)
-    position, end = share_range(count, share, shares)
+    out, channels, inner = load_s64(operands, 3), load_s64(operands, 5), load_s64(operands, 6)
+    flip = load_s64(operands, 7)
+    position, end = share_range(load_s64(operands, 4), share, shares)
     while position < end:
         row = position // inner
         n = min((row + 1) * inner, end) - position
         scale, zero_point = load_f32(scales, row % channels), load_s32(zero_points, row % channels)
-        low, high = float_of(lo - zero_point), float_of(hi - zero_point)
-        source, target = x + 4 * position, out + 2 * position
+        source, target = x + itemsize * position, out + 4 * position
         for i in range(n):
-            store_s16(target, i, quantize_element(load_f32(source, i), scale, low, high) + zero_point)
+            store_f32(target, i, float_of(load(source, i, flip) - zero_point) * scale)
         position += n
 
 
-_DEQUANTIZE_WORDS = ("x", "scales", "zero_points", "out", "count", "channels", "inner")
+_DEQUANTIZE_WORDS = ("x", "scales", "zero_points", "out", "count", "channels", "inner", "flip")
 
 
-@kernel("int_dequantize8", words=(*_DEQUANTIZE_WORDS, "flip"))
+@kernel("int_dequantize8", words=_DEQUANTIZE_WORDS)
 def int_dequantize8(operands: int, share: int, shares: int) -> None:
     """`int.dequantize` of u8, or of s8 with flip = 128 and zero points moved by 128."""
-    x, scales, zero_points = load_s64(operands, 0), load_s64(operands, 1), load_s64(operands, 2)
-    out, count, channels = load_s64(operands, 3), load_s64(operands, 4), load_s64(operands, 5)
-    inner, flip = load_s64(operands, 6), load_s64(operands, 7)
-    position, end = share_range(count, share, shares)
-    while position < end:
-        row = position // inner
-        n = min((row + 1) * inner, end) - position
-        scale, zero_point = load_f32(scales, row % channels), load_s32(zero_points, row % channels)
-        source, target = x + position, out + 4 * position
-        for i in range(n):
-            store_f32(target, i, float_of((load_u8(source, i) ^ flip) - zero_point) * scale)
-        position += n
+    dequantize_rows(operands, share, shares, 1, load_byte)
 
 
 @kernel("int_dequantize16", words=_DEQUANTIZE_WORDS)
 def int_dequantize16(operands: int, share: int, shares: int) -> None:
-    """`int.dequantize` of s16."""
-    x, scales, zero_points = load_s64(operands, 0), load_s64(operands, 1), load_s64(operands, 2)
-    out, count, channels = load_s64(operands, 3), load_s64(operands, 4), load_s64(operands, 5)
-    inner = load_s64(operands, 6)
-    position, end = share_range(count, share, shares)
-    while position < end:
-        row = position // inner
-        n = min((row + 1) * inner, end) - position
-        scale, zero_point = load_f32(scales, row % channels), load_s32(zero_points, row % channels)
-        source, target = x + 2 * position, out + 4 * position
-        for i in range(n):
-            store_f32(target, i, float_of(load_s16(source, i) - zero_point) * scale)
-        position += n
+    """`int.dequantize` of s16; flip is 0."""
+    dequantize_rows(operands, share, shares, 2, load_short)
 
 
 @emitted(types.float32, types.int64)
@@ -127,7 +148,7 @@ def float_of_s64(builder: ir.IRBuilder, value: ir.Value) -> ir.Value:
 
 @kernel("int_dequantize32", words=_DEQUANTIZE_WORDS)
 def int_dequantize32(operands: int, share: int, shares: int) -> None:
-    """`int.dequantize` of s32."""
+    """`int.dequantize` of s32; flip is 0."""
     x, scales, zero_points = load_s64(operands, 0), load_s64(operands, 1), load_s64(operands, 2)
     out, count, channels = load_s64(operands, 3), load_s64(operands, 4), load_s64(operands, 5)
     inner = load_s64(operands, 6)

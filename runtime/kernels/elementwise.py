@@ -1,11 +1,14 @@
 """Integer functions element by element: addition, multiplication, division, rescaling, PRelu."""
 
+from collections.abc import Callable
+
 import numpy as np
 
 from qcompiler.runtime.kernels.arithmetic import (
     add_i32,
     clamp,
     clamp_i32,
+    inlined,
     load_flipped,
     load_integer,
     mul_i32,
@@ -24,6 +27,7 @@ from qcompiler.runtime.kernels.registry import kernel
 _FLIPS = ("flip_a", "flip_b", "flip_out")  # see arithmetic.SIGN_FLIP
 _DTYPES = ("dtype_a", "dtype_b", "dtype_out", "itemsize_a", "itemsize_b")  # see arithmetic.DTYPE_CODES
 _SUM = ("multiplier_a", "multiplier_b", "addend", "shift", "zp_out", "lo", "hi")
+_Parameters = tuple[int, int, int, int, int, int, int]
 _PRODUCT = ("zp_a", "zp_b", "multiplier", "shift", "zp_out", "lo", "hi")
 
 
@@ -122,68 +126,77 @@ def int_mul8(operands: int, share: int, shares: int) -> None:
         position += n
 
 
-@kernel("int_add", words=(*BROADCAST_WORDS, *_DTYPES, *_SUM))
-def int_add(operands: int, share: int, shares: int) -> None:
-    """`int.add` of any dtypes, the sum in 64 bits; addend as in `int_add8`."""
+@inlined
+def combine(operands: int, share: int, shares: int, function: Callable[[int, int, _Parameters], int]) -> None:
+    """``out = function(a, b, parameters)`` for any dtypes; the parameters are the seven words after `_DTYPES`."""
     out, a0, b0 = load_s64(operands, 2), load_s64(operands, 5), load_s64(operands, 6)
     words = operands + 8 * PARAMETERS
     dtype_a, dtype_b, dtype_out = load_s64(words, 0), load_s64(words, 1), load_s64(words, 2)
-    multiplier_a, multiplier_b, addend = load_s64(words, 5), load_s64(words, 6), load_s64(words, 7)
-    shift, zp_out, lo, hi = load_s64(words, 8), load_s64(words, 9), load_s64(words, 10), load_s64(words, 11)
+    itemsize_a, itemsize_b = load_s64(words, 3), load_s64(words, 4)
+    parameters = (
+        load_s64(words, 5),
+        load_s64(words, 6),
+        load_s64(words, 7),
+        load_s64(words, 8),
+        load_s64(words, 9),
+        load_s64(words, 10),
+        load_s64(words, 11),
+    )
     position, end = share_range(load_s64(operands, 3), share, shares)
     while position < end:
-        n, x, y = run_at(operands, position, end, load_s64(words, 3), load_s64(words, 4))
+        n, x, y = run_at(operands, position, end, itemsize_a, itemsize_b)
         for i in range(n):
-            left = load_integer(x, i * a0, dtype_a) * multiplier_a
-            right = load_integer(y, i * b0, dtype_b) * multiplier_b
-            value = zp_out + ((left + right + addend) >> shift)
-            store_integer(out, position + i, clamp(value, lo, hi), dtype_out)
+            value = function(load_integer(x, i * a0, dtype_a), load_integer(y, i * b0, dtype_b), parameters)
+            store_integer(out, position + i, value, dtype_out)
         position += n
+
+
+@inlined
+def add(a: int, b: int, parameters: _Parameters) -> int:
+    """The addend holds the zero points, as in `int_add8`."""
+    multiplier_a, multiplier_b, addend, shift, zp_out, lo, hi = parameters
+    return clamp(zp_out + ((a * multiplier_a + b * multiplier_b + addend) >> shift), lo, hi)
+
+
+@inlined
+def multiply(a: int, b: int, parameters: _Parameters) -> int:
+    """`numerics.mul`."""
+    zp_a, zp_b, multiplier, shift, zp_out, lo, hi = parameters
+    return requantize((a - zp_a) * (b - zp_b), multiplier, shift, zp_out, lo, hi)
+
+
+@inlined
+def divide(a: int, b: int, parameters: _Parameters) -> int:
+    """`numerics.div`: one 64-bit division."""
+    zp_a, zp_b, multiplier, shift, zp_out, lo, hi = parameters
+    n, d = (a - zp_a) * multiplier, (b - zp_b) << shift
+    if d < 0:
+        n, d = -n, -d
+    if d > 0:
+        value = zp_out + (2 * n + d) // (2 * d)
+    elif n == 0:
+        value = zp_out
+    else:
+        value = hi if n > 0 else lo
+    return clamp(value, lo, hi)
+
+
+@kernel("int_add", words=(*BROADCAST_WORDS, *_DTYPES, *_SUM))
+def int_add(operands: int, share: int, shares: int) -> None:
+    """`int.add` of any dtypes, the sum in 64 bits."""
+    combine(operands, share, shares, add)
 
 
 @kernel("int_mul", words=(*BROADCAST_WORDS, *_DTYPES, *_PRODUCT))
 def int_mul(operands: int, share: int, shares: int) -> None:
     """`int.mul` of any dtypes."""
-    out, a0, b0 = load_s64(operands, 2), load_s64(operands, 5), load_s64(operands, 6)
-    words = operands + 8 * PARAMETERS
-    dtype_a, dtype_b, dtype_out = load_s64(words, 0), load_s64(words, 1), load_s64(words, 2)
-    zp_a, zp_b, multiplier, shift = load_s64(words, 5), load_s64(words, 6), load_s64(words, 7), load_s64(words, 8)
-    zp_out, lo, hi = load_s64(words, 9), load_s64(words, 10), load_s64(words, 11)
-    position, end = share_range(load_s64(operands, 3), share, shares)
-    while position < end:
-        n, x, y = run_at(operands, position, end, load_s64(words, 3), load_s64(words, 4))
-        for i in range(n):
-            left = load_integer(x, i * a0, dtype_a) - zp_a
-            right = load_integer(y, i * b0, dtype_b) - zp_b
-            value = requantize(left * right, multiplier, shift, zp_out, lo, hi)
-            store_integer(out, position + i, value, dtype_out)
-        position += n
+    combine(operands, share, shares, multiply)
 
 
 @kernel("int_div", words=(*BROADCAST_WORDS, *_DTYPES, *_PRODUCT))
 def int_div(operands: int, share: int, shares: int) -> None:
-    """`int.div` of any dtypes, one 64-bit division an element."""
-    out, a0, b0 = load_s64(operands, 2), load_s64(operands, 5), load_s64(operands, 6)
-    words = operands + 8 * PARAMETERS
-    dtype_a, dtype_b, dtype_out = load_s64(words, 0), load_s64(words, 1), load_s64(words, 2)
-    zp_a, zp_b, multiplier, shift = load_s64(words, 5), load_s64(words, 6), load_s64(words, 7), load_s64(words, 8)
-    zp_out, lo, hi = load_s64(words, 9), load_s64(words, 10), load_s64(words, 11)
-    position, end = share_range(load_s64(operands, 3), share, shares)
-    while position < end:
-        count, x, y = run_at(operands, position, end, load_s64(words, 3), load_s64(words, 4))
-        for i in range(count):
-            n = (load_integer(x, i * a0, dtype_a) - zp_a) * multiplier
-            d = (load_integer(y, i * b0, dtype_b) - zp_b) << shift
-            if d < 0:
-                n, d = -n, -d
-            if d > 0:
-                value = zp_out + (2 * n + d) // (2 * d)
-            elif n == 0:
-                value = zp_out
-            else:
-                value = hi if n > 0 else lo
-            store_integer(out, position + i, clamp(value, lo, hi), dtype_out)
-        position += count
+    """`int.div` of any dtypes."""
+    combine(operands, share, shares, divide)
 
 
 @kernel(

@@ -33,17 +33,12 @@ def lower_quantize(lowering: Lowering, node: Node, op: IntQuantize) -> None:
 def lower_dequantize(lowering: Lowering, node: Node, op: IntDequantize) -> None:
     """One kernel for each width of the operand; s8 is read as u8."""
     dtype = node.operands[0].type.dtype
-    count = math.prod(lowering.shape(node.result))
-    if dtype in SIGN_FLIP:
-        flip = SIGN_FLIP[dtype]
-        words = _border_words(lowering, node, op, offset=flip) | {"flip": flip}
-        lowering.emit(node, "int_dequantize8", words, cost=_NS * count, items=count // 64)
-        return
-    if dtype not in (DType.S16, DType.S32):
+    if dtype not in (*SIGN_FLIP, DType.S16, DType.S32):
         raise lowering.unsupported(node, f"its operand is {dtype}")
-    words = _border_words(lowering, node, op, offset=0)
-    kernel = "int_dequantize16" if dtype is DType.S16 else "int_dequantize32"
-    lowering.emit(node, kernel, words, cost=2 * _NS * count, items=count // 64)
+    flip = SIGN_FLIP.get(dtype, 0)
+    words = _border_words(lowering, node, op, offset=flip) | {"flip": flip}
+    count = math.prod(lowering.shape(node.result))
+    lowering.emit(node, f"int_dequantize{8 * dtype.itemsize}", words, cost=_NS * count, items=count // 64)
 
 
 def _border_words(
