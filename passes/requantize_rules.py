@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 from qcompiler.ir import DType, Graph, Node, Quantization, QuantParams, TensorType, Value, ops
 from qcompiler.ir.rewrite import other_users, producer_of
-from qcompiler.numerics import clamp, quantize_real
 
 _MOVES = frozenset({Quantization.PASSTHROUGH, Quantization.SELECTS})
 _COMPUTES = frozenset({Quantization.ACCUMULATES, Quantization.ARITHMETIC, Quantization.FIXED_RANGE})
@@ -117,17 +116,16 @@ class ClampIntoProducer:
 
 @dataclass(frozen=True)
 class ClampWithoutEffect:
-    """relu or clip whose bounds lie outside all that its operand can hold only changes parameters."""
+    """relu or clip whose bounds lie outside all that its operand's function can give only changes parameters.
+
+    That the operand's parameters saturate there is not enough: other rewrites may give it other parameters.
+    """
 
     def match(self, node: Node) -> Node | None:
-        if not isinstance(node.op, ops.Relu | ops.Clip):
+        if not isinstance(node.op, ops.Relu | ops.Clip) or node.operands[0].type.quant is None:
             return None
-        quant, dtype = node.operands[0].type.quant, node.operands[0].type.dtype
-        if quant is None or not quant.is_per_tensor:
-            return None
-        lo, hi = dtype.limits
-        low, high = (quantize_real(bound, quant.scale[0], quant.zero_point[0], lo, hi) for bound in _bounds(node))
-        return node if (clamp(low, lo, hi), clamp(high, lo, hi)) == (lo, hi) else None
+        known, bounds = _function_range(node.operands[0]), _bounds(node)
+        return node if bounds[0] <= known[0] and known[1] <= bounds[1] else None
 
     def check(self, graph: Graph, match: Node) -> str | None:
         del graph, match
@@ -198,6 +196,20 @@ class RequantizeIntoProducer:
 
     def rewrite(self, graph: Graph, match: Pair) -> None:
         _merge_into_producer(graph, match)
+
+
+def _function_range(value: Value) -> tuple[float, float]:
+    """What the function that computes a value can give, whatever its operands are."""
+    producer = value.producer
+    if producer is None:
+        return float("-inf"), float("inf")
+    match producer.op:
+        case ops.Relu() | ops.Clip():
+            return _bounds(producer)
+        case ops.Requantize() | ops.Reshape() | ops.Transpose() | ops.Slice() | ops.Split() | ops.MaxPool():
+            return _function_range(producer.operands[0])
+        case op:
+            return op.result_range() or getattr(op, "clamp", None) or (float("-inf"), float("inf"))
 
 
 def _bounds(node: Node) -> tuple[float, float]:

@@ -116,3 +116,26 @@ def test_it_stays_and_says_why(middle, remark):
 def test_a_clamp_that_cuts_and_cannot_be_merged_stays():
     graph, _ = folded(START + f"%a: u8[N,4]{X} = tanh(%q)\n%r: u8[N,4]{X} = relu(%a)\n" + END, changes=False)
     assert ops_of(graph) == ["quantize", "tanh", "relu", "dequantize"]
+
+
+@pytest.mark.parametrize("producer", ["quantize(%x)", "silu(%q)", "prelu(%q, %slope)"])
+def test_a_clamp_that_is_done_by_saturation_of_its_operand_stays(producer):
+    """Its operand may get the parameters of the result, which does not saturate there."""
+    graph, _ = folded(
+        "const %slope: f32[1] = [-0.5]\n"
+        + START
+        + f"%a: u8[N,4]<scale=0.02, zero_point=0> = {producer}\n%r: s16[N,4]<scale=0.0002, zero_point=0> = relu(%a)\n"
+        + END,
+        changes=False,
+    )
+    assert "relu" in ops_of(graph)
+
+
+def test_a_clamp_after_movement_of_what_is_bounded_goes():
+    graph, _ = folded(
+        START
+        + f'%a: u8[N,4]{X} = relu(%q)\n%b: u8[N,2,2]{X} = reshape(%a) {{shape=["N", 2, 2]}}\n'
+        + f"%r: u8[N,2,2]{X} = clip(%b) {{low=-1.0}}\n"
+        + END
+    )
+    assert ops_of(graph) == ["quantize", "relu", "reshape", "dequantize"]
