@@ -118,7 +118,7 @@ def _bounds(node: Node) -> Bounds | None:
 def _reach(value: Value, zero_point: int) -> int:
     """The largest |x − zero_point| of what the value can hold."""
     low, high = value.type.dtype.limits
-    if value.producer is not None:
+    if value.producer is not None and value.type.dtype is not DType.S32:  # accumulators are not clamped
         op = value.producer.op
         low, high = max(low, getattr(op, "lo", low)), min(high, getattr(op, "hi", high))
     return max(high - zero_point, zero_point - low, 0)

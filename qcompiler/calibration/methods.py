@@ -85,13 +85,9 @@ def percentile(statistics: Statistics, percent: float = PERCENTILE) -> Range:
 def mse(statistics: Statistics) -> Range:
     """The range with the least mean squared error of 8-bit quantization, saturation included.
 
-    Both ends are shrunk in turn over 64 steps of 1/64 each; the error of a bin is that of four points spread
-    evenly over it.
+    Both ends are shrunk in turn over 64 steps of 1/64 each.
     """
-    histogram = statistics.histogram()
-    fractions = np.array([0.125, 0.375, 0.625, 0.875])
-    points = (histogram.low[:, None] + (histogram.high - histogram.low)[:, None] * fractions).reshape(-1)
-    weights = np.repeat(histogram.count / 4.0, 4)
+    points, weights = _sample(statistics.histogram())
 
     def error(low: float, high: float) -> float:
         scale = (high - low) / (LEVELS - 1)
@@ -103,6 +99,20 @@ def mse(statistics: Statistics) -> Range:
         return float(np.sum(weights * difference * difference))
 
     return _shrink(min(statistics.minimum, 0.0), max(statistics.maximum, 0.0), error)
+
+
+def _sample(histogram: Histogram) -> tuple[Floats, Floats]:
+    """(values, weights): four points spread over each bin that is wide beside a quantization step, one for others.
+
+    Values below 2^-16 of the largest are left out: whatever the range, their error is of no account.
+    """
+    largest = max(abs(float(histogram.low[0])), abs(float(histogram.high[-1])))
+    seen = np.maximum(np.abs(histogram.low), np.abs(histogram.high)) > largest / 2**16
+    low, width, count = histogram.low[seen], (histogram.high - histogram.low)[seen], histogram.count[seen] / 1.0
+    wide = width > largest / (4 * LEVELS)
+    spread = (low[wide, None] + width[wide, None] * np.array([0.125, 0.375, 0.625, 0.875])).reshape(-1)
+    points = np.concatenate([low[~wide] + width[~wide] / 2, spread])
+    return points, np.concatenate([count[~wide], np.repeat(count[wide] / 4, 4)])
 
 
 @calibration_method("entropy")
@@ -161,7 +171,7 @@ def _cumulative(histogram: Histogram, edges: Floats) -> Floats:
         return np.zeros_like(edges)
     upto = np.concatenate([[0.0], np.cumsum(count.astype(np.float64))])
     index = np.clip(np.searchsorted(low, edges, side="right") - 1, 0, count.size - 1)
-    width = np.maximum(high - low, np.finfo(np.float64).tiny)
+    width = np.maximum(high - low, 2.0**-149)  # no two float32 numbers are closer
     inside = np.clip((edges - low[index]) / width[index], 0.0, 1.0)
     return upto[index] + inside * count[index]
 
