@@ -7,7 +7,7 @@ from hypothesis import given, settings
 
 from qcompiler import reference
 from qcompiler.calibration.data import open_source
-from qcompiler.ir import DType, Graph, Stage, TensorType, Value, ops, verify
+from qcompiler.ir import DType, Graph, Op, Stage, TensorType, Value, ops, verify
 from qcompiler.pass_manager import PassContext, PassManager
 from qcompiler.passes.prove_accumulators import prove
 from qcompiler.passes.verify_integer import float_nodes
@@ -62,14 +62,14 @@ class Network:
         return self.graph
 
     def _conv(self, x: Value, channels: int, *, group: int) -> Value:
-        fan_in = int(x.type.shape[1]) // group  # type: ignore[arg-type]  # the channel axis is static here
+        fan_in = int(x.type.shape[1]) // group
         weight = self.random.normal(0, (9 * fan_in) ** -0.5, (channels, fan_in, 3, 3)).astype(np.float32)
         bias = self.random.normal(0, 0.2, channels).astype(np.float32)
         operands = [x, self.graph.add_constant(weight), self.graph.add_constant(bias)]
         return self._node(ops.Conv((1, 1), (1, 1, 1, 1), (1, 1), group), *operands)
 
-    def _node(self, op: ops.Unary | ops.Conv | object, *operands: Value) -> Value:
-        return self.graph.add_node(op, operands).result  # type: ignore[arg-type]  # any op
+    def _node(self, op: Op, *operands: Value) -> Value:
+        return self.graph.add_node(op, operands).result
 
 
 @pytest.mark.parametrize("level", [1, 2, 3])
