@@ -1,7 +1,9 @@
 """Runs programs: a verified, placed `Plan` for one set of input shapes, and a cache of plans by shape."""
 
+import ctypes
 import os
 import threading
+import time
 import weakref
 from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
@@ -19,6 +21,7 @@ from qcompiler.runtime.threads import Context, Schedule, compile_loops
 from qcompiler.runtime.verify import verify_placement, verify_program
 
 Shapes = tuple[tuple[int, ...], ...]
+_KERNEL_TYPE = ctypes.CFUNCTYPE(None, ctypes.c_int64, ctypes.c_int64, ctypes.c_int64)
 
 
 class Plan:
@@ -92,6 +95,24 @@ class Plan:
         results = instance.run(arrays)
         self._free.append(instance)
         return results
+
+    def time_instructions(self, inputs: Sequence[AnyArray], rounds: int = 10) -> list[int]:
+        """Nanoseconds of each instruction, the least of `rounds` walks over the program, on the calling thread.
+
+        Each figure holds about 0.3 us of the timing itself.
+
+        Raises:
+            RuntimeInputError: as `run`.
+        """
+        arrays = self._checked(inputs)
+        instance = _Instance(self.program, self.placement, self._operands, self._schedule)
+        calls: list[tuple[Callable[[int, int, int], None], int]] = []
+        position = 0
+        for instruction in self.program.instructions:
+            kernel = kernel_named(instruction.kernel)
+            calls.append((_KERNEL_TYPE(kernel.address), position))
+            position += len(kernel.words)
+        return instance.time(arrays, calls, rounds)
 
     def _checked(self, inputs: Sequence[AnyArray]) -> list[AnyArray]:
         ports = self.program.inputs
@@ -194,6 +215,27 @@ class _Instance:
 
     def run(self, arrays: Sequence[AnyArray]) -> list[AnyArray]:
         """Run the program on contiguous arrays of the right dtypes and shapes."""
+        memory = self._bind(arrays)
+        self._context.run()
+        return [result.taken_from(memory[result.root]) for result in self._results]
+
+    def time(
+        self, arrays: Sequence[AnyArray], calls: Sequence[tuple[Callable[[int, int, int], None], int]], rounds: int
+    ) -> list[int]:
+        """The least nanoseconds of each call (kernel, position of its operand words) over several rounds."""
+        memory = self._bind(arrays)  # keeps the results' memory alive
+        base = self._words.ctypes.data
+        least = [2**62] * len(calls)
+        for _ in range(rounds):
+            for index, (kernel, position) in enumerate(calls):
+                started = time.perf_counter_ns()
+                kernel(base + self._words.itemsize * position, 0, 1)
+                least[index] = min(least[index], time.perf_counter_ns() - started)
+        del memory
+        return least
+
+    def _bind(self, arrays: Sequence[AnyArray]) -> dict[int, AnyArray]:
+        """Let the operand words point at inputs and new outputs; returns the memory of each root buffer of a port."""
         memory = dict(zip(self._inputs, arrays, strict=True))
         for root, nbytes in self._sizes.items():
             memory[root] = empty_aligned(nbytes)
@@ -202,8 +244,7 @@ class _Instance:
             for position, offset in self._ports.get(root, ()):
                 self._words[position] = address + offset
         memory.update(self._fixed)
-        self._context.run()
-        return [result.taken_from(memory[result.root]) for result in self._results]
+        return memory
 
 
 class PlanCache:

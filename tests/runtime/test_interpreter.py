@@ -347,6 +347,17 @@ def test_text_has_the_offsets():
     assert "@0 t3" in plan.text()
 
 
+def test_every_instruction_is_timed_and_the_plan_stays_right():
+    _, program = long_model(3)
+    plan = Plan(program)
+    x, y = images(11)
+    expected = plan.run([x, y])
+    times = plan.time_instructions([x, y], rounds=3)
+    assert len(times) == len(program.instructions)
+    assert all(0 < t < 10**9 for t in times)
+    assert all(np.array_equal(a, b) for a, b in zip(plan.run([x, y]), expected, strict=True))
+
+
 def widening(shapes: Shapes) -> Program:
     """s32 of u8, of any shape, through 64-byte steps in the arena."""
     build = ProgramBuilder()
