@@ -1,16 +1,20 @@
 """Speed against other runtimes, as ratios measured in one process.
 
     python tools/bench.py MODEL.onnx --calibrate DATA [--threads 1,2] [--batch 1,8] [--peers onnxruntime,openvino]
-                          [--rounds 20] [--json F]
+                          [--rounds 20] [--per-node] [--json F]
 
 Every runtime gets its own int8 model, made from the same samples (onnxruntime: `quantize_static` with signed and with
 unsigned activations, the faster one counts; OpenVINO: from the signed QDQ model), plus fp32. They run in alternating
 blocks of at least 20 inferences or 50 ms, the first inference of a block discarded. The table gives the minimum and
 the median over all blocks, and each peer's time over ours: above 1 we are faster. Run it three times before quoting.
+
+``--per-node`` adds our time of each instruction, one by one on one thread, with its billions of operations (or bytes
+moved, where it does no products) a second.
 """
 
 import argparse
 import json
+import math
 import statistics
 import tempfile
 import time
@@ -24,6 +28,9 @@ import peers
 import qcompiler
 from qcompiler.calibration.data import open_source
 from qcompiler.importer import import_model
+from qcompiler.ir import Node, ops
+from qcompiler.ir.types import split_dim
+from qcompiler.runtime.reference import bind_feeds
 
 BLOCK_SECONDS = 0.05
 BLOCK_RUNS = 20
@@ -101,6 +108,30 @@ def show(title: str, figures: Mapping[str, Mapping[str, float]]) -> None:
         print(f"{name:24} {times} {row['ratio_min']:7.2f} {row['ratio_median']:9.2f}")
 
 
+def show_instructions(compiled: qcompiler.CompiledModel, feeds: Mapping[str, peers.Array]) -> None:
+    """Print the instructions, slowest first, with what they achieve."""
+    session = compiled.session(1)
+    plan = session.plan_for(bind_feeds(compiled.graph, feeds))
+    nanoseconds = plan.time_instructions([feeds[value.name] for value in compiled.graph.inputs], rounds=20)
+    products = {node.name: multiply_adds(node) for node in compiled.graph.nodes()}
+    batch = len(next(iter(feeds.values())))
+    print(f"\n{len(nanoseconds)} instructions, {sum(nanoseconds) / 1e3:.1f} us in all")
+    rows = sorted(zip(nanoseconds, plan.program.instructions, strict=True), key=lambda row: -row[0])
+    for spent, instruction in rows:
+        operations = 2 * batch * products.get(instruction.label, 0)
+        moved = sum(b.nbytes for b in (*instruction.reads_of.values(), *instruction.writes_of.values()))
+        rate = f"{operations / spent:6.1f} GOPS" if operations else f"{moved / spent:6.1f} GB/s"
+        print(f"{spent / 1e3:9.1f} us {rate}  {instruction.kernel:20} {instruction.label}")
+
+
+def multiply_adds(node: Node) -> int:
+    """Products that a convolution or fully connected layer sums for one sample."""
+    if not isinstance(node.op, ops.IntConv | ops.IntGemm):
+        return 0
+    per_output = math.prod(int(d) for d in node.operands[1].type.shape[1:])
+    return per_output * math.prod(split_dim(d)[0] for d in node.result.type.shape)
+
+
 def main() -> None:
     """Compile for everyone, measure, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -110,6 +141,7 @@ def main() -> None:
     parser.add_argument("--batch", default="1")
     parser.add_argument("--peers", default="onnxruntime")
     parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--per-node", action="store_true", help="time each instruction")
     parser.add_argument("--json", type=Path, help="save the figures")
     options = parser.parse_args()
 
@@ -134,6 +166,8 @@ def main() -> None:
                 entries = contenders(options, compiled, folder, feeds, threads)
                 results[title] = measure(entries, feeds, options.rounds)
                 show(title, results[title])
+            if options.per_node:
+                show_instructions(compiled, feeds)
     if options.json:
         options.json.write_text(json.dumps(results, indent=2))
 
