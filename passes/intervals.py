@@ -51,8 +51,9 @@ def useful_interval(op: Op, operand: Interval, result: Interval) -> Interval:
         flat_right = np.abs(values - function(_INFINITELY_FAR)) <= tolerance
     first = max(int(np.logical_and.accumulate(flat_left).sum()) - 1, 0)
     last = min(_SAMPLES - int(np.logical_and.accumulate(flat_right[::-1]).sum()), _SAMPLES - 1)
-    worth_it = 0 < last - first < _SAMPLES * 19 // 20
-    return (float(points[first]), float(points[last])) if worth_it else operand
+    if not 0 < last - first < _SAMPLES * 19 // 20:
+        return operand
+    return useful_interval(op, (float(points[first]), float(points[last])), result)  # on a finer grid
 
 
 def _unclamped(op: Op, x: Sequence[Interval], arrays: Sequence[AnyArray | None]) -> Interval | None:

@@ -91,6 +91,7 @@ def test_unary_functions_are_sampled():
         (ops.HardSigmoid(alpha=1 / 6, beta=0.5), (-9.0, 9.0), (0.0, 1.0), -3.0, 3.0),
         (ops.Sigmoid(), (-30.0, 30.0), (0.0, 1.0), -6.93, 6.93),
         (ops.Relu(), (-4.0, 4.0), (0.0, 4.0), 0.0, 4.0),
+        (ops.Tanh(), (-20000.0, 10000.0), (-1.0, 1.0), -3.46, 3.46),
     ],
 )
 def test_flat_ends_are_not_useful(op, operand, result, low, high):
