@@ -56,13 +56,15 @@ def evaluate(
         count = min(batch.size, total - result.samples)
         if count <= 0:
             break
-        feeds = {name: array[:count] for name, array in batch.feeds.items()}
+        rows = {name: len(array) // batch.size for name, array in batch.feeds.items()}  # a fixed batch is one sample
+        feeds = {name: array[: count * rows[name]] for name, array in batch.feeds.items()}
         exact, got = reference.run(feeds), measured.run(feeds)
         for name, noise in result.sqnr.items():
             noise.add(exact[name], got[name])
         if result.classification is not None and scores is not None:
-            labels = None if batch.labels is None else batch.labels[:count]
-            result.classification.add(_rows(exact[scores]), _rows(got[scores]), labels)
+            got_scores = _rows(got[scores])
+            labels = None if batch.labels is None else batch.labels[: len(got_scores)]
+            result.classification.add(_rows(exact[scores]), got_scores, labels)
         result.samples += count
         if progress is not None:
             progress("comparing with the float model", result.samples, total)
