@@ -7,6 +7,7 @@ are kept in `sums`, s32[BLOCK] for each share, so that the loops over channels a
 import numpy as np
 
 from qcompiler.runtime.kernels.arithmetic import (
+    add_i32,
     clamp,
     inlined,
     load_flipped,
@@ -147,14 +148,15 @@ def finish_sums(  # noqa: PLR0913, PLR0917  # kernels have no structs
     lo: int,
     hi: int,
 ) -> None:
-    """``out[index + i] = requantize(sums[i] - offset)`` for i < n."""
+    """``out[index + i] = requantize(sums[i] − offset)`` for i < n; only the difference is sure to fit 32 bits."""
+    minus_offset = np.int32(-offset)
     if dtype <= 1:
         for i in range(n):
-            value = requantize(load_s32(sums, i) - offset, multiplier, shift, zp_out, lo, hi)
+            value = requantize(add_i32(np.int32(load_s32(sums, i)), minus_offset), multiplier, shift, zp_out, lo, hi)
             store_u8(out, index + i, value)
     else:
         for i in range(n):
-            value = requantize(load_s32(sums, i) - offset, multiplier, shift, zp_out, lo, hi)
+            value = requantize(add_i32(np.int32(load_s32(sums, i)), minus_offset), multiplier, shift, zp_out, lo, hi)
             store_integer(out, index + i, value, dtype)
 
 

@@ -251,6 +251,15 @@ def test_mean(run_in_shares, dtypes, shape, axes, multiplier, shift, data, keepd
     check(run_in_shares, op, [array_of(seed, source, shape)])
 
 
+def test_sums_of_elements_may_wrap_where_sums_of_differences_fit(run_in_shares):
+    x = array_of(1, DType.S16, (1, 70_000, 4))
+    x = np.maximum(x, 20_000).astype(np.int16)  # the sum exceeds 2^31
+    op = IntMean(
+        (1,), keepdims=False, dtype=DType.S16, zp_in=26_000, multiplier=2**30, shift=46, zp_out=0, lo=-32768, hi=32767
+    )
+    check(run_in_shares, op, [x])
+
+
 @pytest.mark.parametrize(("dtype", "result"), [(DType.U8, DType.U8), (DType.S8, DType.U8), (DType.S16, DType.S16)])
 @pytest.mark.parametrize("axis", [-1, 1])
 @few
