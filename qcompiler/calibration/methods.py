@@ -19,7 +19,7 @@ Floats = npt.NDArray[np.float64]
 LEVELS = 256
 """Quantization levels that entropy and mse optimise for."""
 PERCENTILE = 99.99
-_ENTROPY_BINS = 2048
+_ENTROPY_BINS = 8192
 _SHRINK_STEPS = 64
 
 _METHODS: dict[str, Method] = {}
@@ -131,7 +131,7 @@ def entropy(statistics: Statistics) -> Range:
     def divergence(new_low: float, new_high: float) -> float:
         first = round((new_low - low) / width)
         last = _ENTROPY_BINS - round((high - new_high) / width)
-        if last - first < LEVELS // 2:
+        if last - first < LEVELS:
             return np.inf
         return _divergence(density, first, last)
 
@@ -156,7 +156,7 @@ def _shrink(low: float, high: float, cost: Callable[[float, float], float]) -> R
 
 
 def _uniform_bins(statistics: Statistics, low: float, high: float) -> Floats:
-    """f64[2048]: elements other than 0 in equal bins over [low, high]; a bit pattern's bin is spread evenly."""
+    """f64[8192]: elements other than 0 in equal bins over [low, high]; a bit pattern's bin is spread evenly."""
     histogram = statistics.histogram()
     edges = np.linspace(low, high, _ENTROPY_BINS + 1)
     below = _cumulative(histogram, edges)
