@@ -84,3 +84,17 @@ def test_the_quantized_stage_means_what_the_integer_stage_computes(digits_model,
     PassManager(parse_pipeline("lower-to-integer")).run(graph, context)
     # A multiplier of 31 bits decides a tie differently once in a billion roundings.
     assert np.mean(reference.run(graph, feeds)["logits"] != meant) < 0.01
+
+
+@pytest.mark.parametrize(("cuts", "threads"), [([], 2), ([1, 4, 9], 1), ([12], 3)])
+def test_calibration_does_not_depend_on_batches_order_or_threads(digits_model, calibration_images, cuts, threads):
+    """The float activations themselves must not: a convolution's sums have one order whatever the batch."""
+    images = calibration_images[:20]
+    digests = []
+    for data, count in ((images, 1), ([{"image": part} for part in reversed(np.split(images, cuts))], threads)):
+        graph = import_model(digits_model)
+        context = PassContext(calibration=open_source(data, graph), threads=count)
+        upto = [type(step).name for step in pipeline_for("int8", 2)].index("calibrate")
+        PassManager(pipeline_for("int8", 2)[: upto + 1]).run(graph, context)
+        digests.append(context.calibration_digest)
+    assert digests[0] == digests[1] is not None
