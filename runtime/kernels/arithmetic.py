@@ -55,6 +55,12 @@ def mul_i32(builder: ir.IRBuilder, a: ir.Value, b: ir.Value) -> ir.Value:
 
 
 @emitted(*_BINARY_I32)
+def shift_left_i32(builder: ir.IRBuilder, a: ir.Value, count: ir.Value) -> ir.Value:
+    """The shift by 0..31, modulo 2^32."""
+    return builder.shl(a, count)
+
+
+@emitted(*_BINARY_I32)
 def shift_right_i32(builder: ir.IRBuilder, a: ir.Value, count: ir.Value) -> ir.Value:
     """The arithmetic shift by 0..31."""
     return builder.ashr(a, count)
@@ -95,7 +101,7 @@ def rescale_i32(
     return builder.ashr(high, shift_above_32)
 
 
-@emitted(types.int32, types.int32, types.int32, types.int32, types.int32, types.int64, types.int32)
+@emitted(types.int32, types.int32, types.int32, types.int32, types.int32, types.int64, types.int64, types.int32)
 def weighted_sum_i32(
     builder: ir.IRBuilder,
     a: ir.Value,
@@ -103,12 +109,13 @@ def weighted_sum_i32(
     b: ir.Value,
     multiplier_b: ir.Value,
     addend: ir.Value,
+    left_shift: ir.Value,
     shift_above_32: ir.Value,
 ) -> ir.Value:
-    """``(a·multiplier_a + b·multiplier_b + addend) >> (32 + shift_above_32)`` of a 64-bit sum."""
+    """``((a·multiplier_a + b·multiplier_b + addend) << left_shift) >> (32 + shift_above_32)`` of a 64-bit sum."""
     pairs = ((a, multiplier_a), (b, multiplier_b))
     left, right = (builder.mul(builder.sext(x, _I64), builder.sext(m, _I64)) for x, m in pairs)
-    total = builder.add(builder.add(left, right), addend)
+    total = builder.shl(builder.add(builder.add(left, right), addend), left_shift)
     return builder.ashr(builder.trunc(builder.lshr(total, _I64(32)), _I32), shift_above_32)
 
 

@@ -15,6 +15,7 @@ from qcompiler.runtime.kernels.arithmetic import (
     requantize,
     rescale_i32,
     share_range,
+    shift_left_i32,
     shift_right_i32,
     store_flipped,
     store_integer,
@@ -65,35 +66,35 @@ def int_add8(operands: int, share: int, shares: int) -> None:
         position += n
 
 
-@kernel("int_add16", words=(*BROADCAST_WORDS, "wide_a", "wide_out", "flip_a", "flip_out", "scale", *_SUM))
+@kernel("int_add16", words=(*BROADCAST_WORDS, "wide_a", "wide_out", "flip_a", "flip_out", "left_shift", *_SUM))
 def int_add16(operands: int, share: int, shares: int) -> None:
-    """`int.add` of tensors of one shape, b being s16, with a 64-bit sum and a shift of at least 32.
+    """`int.add` of tensors of one shape, b being s16, with a 64-bit sum; addend as in `int_add8`.
 
-    a and the result are s16 where wide_a and wide_out say so (a wide result goes with a wide a), else 8-bit. Operands
-    are multiplied by the power of two `scale`, by which a smaller shift was raised; addend as in `int_add8`.
+    a and the result are s16 where wide_a and wide_out say so (a wide result goes with a wide a), else 8-bit. The shift
+    is at least 32; `left_shift` is what a smaller one was raised by.
     """
     a, b, out = load_s64(operands, 0), load_s64(operands, 1), load_s64(operands, 2)
     words = operands + 8 * PARAMETERS
     wide_a, wide_out, flip_a = load_s64(words, 0), load_s64(words, 1), load_s64(words, 2)
-    flip_out, scale = load_s64(words, 3), np.int32(load_s64(words, 4))
+    flip_out, left_shift = load_s64(words, 3), load_s64(words, 4)
     multiplier_a, multiplier_b = np.int32(load_s64(words, 5)), np.int32(load_s64(words, 6))
     addend, shift = load_s64(words, 7), np.int32(load_s64(words, 8) - 32)
     zp_out, lo, hi = np.int32(load_s64(words, 9)), np.int32(load_s64(words, 10)), np.int32(load_s64(words, 11))
     start, end = share_range(load_s64(operands, 3), share, shares)
     if wide_out:
         for i in range(start, end):
-            left, right = mul_i32(np.int32(load_s16(a, i)), scale), mul_i32(np.int32(load_s16(b, i)), scale)
-            total = weighted_sum_i32(left, multiplier_a, right, multiplier_b, addend, shift)
+            left, right = np.int32(load_s16(a, i)), np.int32(load_s16(b, i))
+            total = weighted_sum_i32(left, multiplier_a, right, multiplier_b, addend, left_shift, shift)
             store_s16(out, i, clamp_i32(add_i32(zp_out, total), lo, hi))
     elif wide_a:
         for i in range(start, end):
-            left, right = mul_i32(np.int32(load_s16(a, i)), scale), mul_i32(np.int32(load_s16(b, i)), scale)
-            total = weighted_sum_i32(left, multiplier_a, right, multiplier_b, addend, shift)
+            left, right = np.int32(load_s16(a, i)), np.int32(load_s16(b, i))
+            total = weighted_sum_i32(left, multiplier_a, right, multiplier_b, addend, left_shift, shift)
             store_flipped(out, i, clamp_i32(add_i32(zp_out, total), lo, hi), flip_out)
     else:
         for i in range(start, end):
-            left, right = mul_i32(load_flipped(a, i, flip_a), scale), mul_i32(np.int32(load_s16(b, i)), scale)
-            total = weighted_sum_i32(left, multiplier_a, right, multiplier_b, addend, shift)
+            left, right = load_flipped(a, i, flip_a), np.int32(load_s16(b, i))
+            total = weighted_sum_i32(left, multiplier_a, right, multiplier_b, addend, left_shift, shift)
             store_flipped(out, i, clamp_i32(add_i32(zp_out, total), lo, hi), flip_out)
 
 
@@ -223,14 +224,14 @@ def int_rescale(operands: int, share: int, shares: int) -> None:
     "int_prelu8",
     words=(
         *("x", "multipliers", "halves", "shifts", "out", "outer", "channels", "inner", "flip_x", "flip_out", "zp_in"),
-        *("scale", "positive_multiplier", "positive_half", "positive_shift", "zp_out", "lo", "hi"),
+        *("left_shift", "positive_multiplier", "positive_half", "positive_shift", "zp_out", "lo", "hi"),
     ),
 )
 def int_prelu8(operands: int, share: int, shares: int) -> None:
     """`int.prelu` of [outer, channels, inner] from 8 to 8 bits.
 
-    Shifts are at least 32, and 32 is subtracted; halves are s64. Differences are multiplied by the power of two
-    `scale`, by which smaller shifts were raised.
+    Shifts are at least 32, and 32 is subtracted; halves are s64. Differences are shifted by `left_shift`, by
+    which smaller shifts were raised.
     """
     x, multipliers, halves, shifts = (
         load_s64(operands, 0),
@@ -245,7 +246,7 @@ def int_prelu8(operands: int, share: int, shares: int) -> None:
         load_s64(operands, 7),
     )
     flip_x, flip_out, minus_zp = load_s64(operands, 8), load_s64(operands, 9), np.int32(-load_s64(operands, 10))
-    scale, multiplier = np.int32(load_s64(operands, 11)), np.int32(load_s64(operands, 12))
+    left_shift, multiplier = np.int32(load_s64(operands, 11)), np.int32(load_s64(operands, 12))
     half, shift = load_s64(operands, 13), np.int32(load_s64(operands, 14))
     zp_out, lo, hi = (
         np.int32(load_s64(operands, 15)),
@@ -256,7 +257,7 @@ def int_prelu8(operands: int, share: int, shares: int) -> None:
         if inner == 1:
             source, target = x + row * channels, out + row * channels
             for c in range(channels):
-                difference = mul_i32(add_i32(load_flipped(source, c, flip_x), minus_zp), scale)
+                difference = shift_left_i32(add_i32(load_flipped(source, c, flip_x), minus_zp), left_shift)
                 slope = np.int32(load_s32(multipliers, c))
                 below = rescale_i32(difference, slope, load_s64(halves, c), np.int32(load_s32(shifts, c)))
                 above = rescale_i32(difference, multiplier, half, shift)
@@ -268,7 +269,7 @@ def int_prelu8(operands: int, share: int, shares: int) -> None:
                 slope, slope_half = np.int32(load_s32(multipliers, c)), load_s64(halves, c)
                 slope_shift = np.int32(load_s32(shifts, c))
                 for i in range(start, start + inner):
-                    difference = mul_i32(add_i32(load_flipped(x, i, flip_x), minus_zp), scale)
+                    difference = shift_left_i32(add_i32(load_flipped(x, i, flip_x), minus_zp), left_shift)
                     below = rescale_i32(difference, slope, slope_half, slope_shift)
                     above = rescale_i32(difference, multiplier, half, shift)
                     value = above if difference >= 0 else below

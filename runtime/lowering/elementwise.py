@@ -18,7 +18,7 @@ from qcompiler.runtime.program import Buffer, Operand
 FAST_NS, SLOW_NS, DIVIDE_NS = 0.3, 4.0, 12.0  # an element: vector lanes, any dtype, a 64-bit division
 FAST_ADD_LIMIT = 2**21  # |multiplier| that keeps the sum of 8-bit operands in 32 bits
 FAST_SHIFT = 32  # smallest shift whose low product half only rounds
-LEAST_RAISED_SHIFT = 18  # can be raised to 32 by multiplying 16-bit operands by 2^14
+LEAST_RAISED_SHIFT = 18  # can be raised to 32: 14 bits to the left, the sum of 16-bit operands still fits 64
 
 
 def broadcast_operands(lowering: Lowering, node: Node, *, swapped: bool = False) -> dict[str, Operand]:
@@ -80,19 +80,19 @@ def lower_add(lowering: Lowering, node: Node, op: IntAdd) -> None:
     mixed = mixed and (wide_a or is_8bit(words["a"])) and (is_8bit(out) or (wide_a and wide_out))
     flip = flip_words(words)
     if small and is_8bit(words["a"], words["b"], out):
-        kernel, cost, scale = "int_add8", FAST_NS, 1
+        kernel, cost, raised = "int_add8", FAST_NS, 0
         words |= {f"flip_{w}": f for w, f in flip.items()}
     elif mixed and op.shift >= LEAST_RAISED_SHIFT:
-        kernel, cost, scale = "int_add16", 2 * FAST_NS, 1 << max(0, FAST_SHIFT - op.shift)
-        words |= {"flip_a": flip["a"], "flip_out": flip["out"], "scale": scale}
+        kernel, cost, raised = "int_add16", 1.5 * FAST_NS, max(0, FAST_SHIFT - op.shift)
+        words |= {"flip_a": flip["a"], "flip_out": flip["out"], "left_shift": raised}
         words |= {"wide_a": int(wide_a), "wide_out": int(wide_out)}
     else:
-        kernel, cost, scale = "int_add", SLOW_NS, 1
+        kernel, cost, raised = "int_add", SLOW_NS, 0
         flip = dict.fromkeys(flip, 0)
         words |= dtype_words(words)
     addend = (1 << (op.shift - 1)) - (zp_a + flip["a"]) * multiplier_a - (zp_b + flip["b"]) * multiplier_b
-    words |= {"multiplier_a": multiplier_a, "multiplier_b": multiplier_b, "addend": addend * scale}
-    words |= {"shift": op.shift + scale.bit_length() - 1, "zp_out": op.zp_out + flip["out"]}
+    words |= {"multiplier_a": multiplier_a, "multiplier_b": multiplier_b, "addend": addend}
+    words |= {"shift": op.shift + raised, "zp_out": op.zp_out + flip["out"]}
     words |= {"lo": op.lo + flip["out"], "hi": op.hi + flip["out"]}
     lowering.emit(node, kernel, words, cost=cost * count, items=count // 64)
 
@@ -157,7 +157,7 @@ def lower_prelu(lowering: Lowering, node: Node, op: IntPRelu) -> None:
             flip = SIGN_FLIP[out.dtype]
             halves = lowering.constant(node, "halves", lambda: np.int64(1) << (amounts + raised - 1))
             above_32 = lowering.constant(node, "shifts", lambda: (amounts + raised - FAST_SHIFT).astype(np.int32))
-            words |= {"outer": outer, "halves": halves, "shifts": above_32, "scale": 1 << raised}
+            words |= {"outer": outer, "halves": halves, "shifts": above_32, "left_shift": raised}
             words |= {"positive_half": 1 << (op.positive_shift + raised - 1)}
             words |= {"positive_shift": op.positive_shift + raised - FAST_SHIFT, "flip_x": SIGN_FLIP[x.dtype]}
             words |= {"flip_out": flip, "zp_in": op.zp_in + SIGN_FLIP[x.dtype], "zp_out": op.zp_out + flip}
