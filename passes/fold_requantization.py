@@ -1,14 +1,14 @@
 """`fold-requantization`: fewer roundings between quantized values."""
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from qcompiler.ir import Graph, Stage
-from qcompiler.ir.rewrite import Refusal, apply_rewrite
+from qcompiler.ir.rewrite import Refusal, Rewrite, apply_rewrite
 from qcompiler.pass_manager import Pass, PassContext, register_pass
 from qcompiler.passes import requantize_rules as rules
 
-RULES = (
+RULES: tuple[Rewrite[Any], ...] = (
     rules.BoundaryPair(),
     rules.SameParameters(),
     rules.RequantizeChain(),

@@ -36,11 +36,13 @@ def saved(model, tmp_path):
 
 def test_is_read(saved):
     (constant,) = import_model(saved()).constants()
+    assert constant.data is not None
     assert constant.data.tolist() == WEIGHT.tolist()
 
 
 def test_length_may_be_left_out(saved):
     (constant,) = import_model(saved(length=None)).constants()
+    assert constant.data is not None
     assert constant.data.tolist() == WEIGHT.tolist()
 
 

@@ -134,6 +134,7 @@ def test_evaluation(model, nodes, expected):
     ]
     graph = import_model(model([*nodes, *tail], {"x": ("N", 1)}, constants))
     (constant,) = graph.constants()
+    assert constant.data is not None
     assert constant.data.reshape(-1).tolist() == expected
 
 

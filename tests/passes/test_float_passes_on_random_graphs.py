@@ -12,7 +12,7 @@ from qcompiler.ir import DType, Graph, TensorType, Value, ops, print_graph
 from qcompiler.pass_manager import PassManager, parse_pipeline
 
 SHAPE = (3, 3, 3, 3)  # all axes alike, so that every transpose fits everywhere
-WINDOW = {"strides": (1, 1), "dilations": (1, 1)}
+WINDOW = (3, 3), (1, 1), (1, 1, 1, 1), (1, 1)  # kernel, strides, pads, dilations
 PASSES = [
     "remove-identities", "fold-constants", "common-subexpressions", "dead-code", "recognize-activations",
     "replace-division", "matmul-to-gemm", "fold-batch-norm", "fold-pad", "fuse-activation", "sink-transposes",
@@ -22,7 +22,7 @@ UNARY = [
     ops.Identity(), ops.Clip(), ops.Sigmoid(), ops.Tanh(),
     ops.HardSigmoid(1 / 6, 0.5), ops.Softmax(1), ops.Softmax(3), ops.Power(1.0),
     ops.Slice((1, 2), (2, 0), (3, 3), (-1, 1)), ops.Slice((0,), (0,), (3,), (1,)), ops.Split(2, (3,)),
-    ops.AveragePool((3, 3), **WINDOW, pads=(1, 1, 1, 1)), ops.MaxPool((3, 3), **WINDOW, pads=(1, 1, 1, 1)),
+    ops.AveragePool(*WINDOW), ops.MaxPool(*WINDOW),
 ]  # fmt: skip
 BOUNDS = [ops.Relu(), ops.Clip(0.0, 6.0), ops.Clip(-1.0, 0.5)]
 
@@ -97,7 +97,7 @@ def _conv(draw: st.DrawFn, graph: Graph, x: Value, _: list[Value]) -> Value:
         border = 0
     weight = _constant(draw, graph, (3, 3 // group, kernel, kernel))
     scale = graph.add_node(ops.Mul(), [weight, graph.add_constant(np.array(1 / 16, np.float32), "scale")])
-    op = ops.Conv(**WINDOW, pads=(border,) * 4, group=group, clamp=draw(st.sampled_from([None, None, (0.0, 6.0)])))
+    op = ops.Conv((1, 1), (border,) * 4, (1, 1), group, clamp=draw(st.sampled_from([None, None, (0.0, 6.0)])))
     bias = [_constant(draw, graph, (3,))] if draw(st.booleans()) else []
     return graph.add_node(op, [x, scale.result, *bias]).result
 

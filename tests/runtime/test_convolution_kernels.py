@@ -137,8 +137,11 @@ def requantized(sums: npt.NDArray[np.int64], q: Requantization | None):
     if q is None:
         return np.array(accs, np.int32).reshape(sums.shape)
     channels = sums.shape[-1]
-    scales = [(int(m), int(s)) for m, s in zip(q.multiplier, q.shift, strict=True)]
-    values = [numerics.requantize(acc, *scales[i % channels], q.zp_out, q.lo, q.hi) for i, acc in enumerate(accs)]
+    Ms, shifts = q.multiplier.tolist(), q.shift.tolist()
+    values = [
+        numerics.requantize(acc, Ms[i % channels], shifts[i % channels], q.zp_out, q.lo, q.hi)
+        for i, acc in enumerate(accs)
+    ]
     return np.array(values, q.dtype.numpy).reshape(sums.shape)
 
 

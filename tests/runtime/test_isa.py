@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from numba.core import config
 
 from qcompiler.errors import UsageError
 from qcompiler.runtime import isa
@@ -28,8 +29,8 @@ def jit_target(monkeypatch: pytest.MonkeyPatch):
     """A function that sets the CPU name and features that Numba was told."""
 
     def choose(name: str | None, features: str | None) -> None:
-        monkeypatch.setitem(vars(isa.config), "CPU_NAME", name)
-        monkeypatch.setitem(vars(isa.config), "CPU_FEATURES", features)
+        monkeypatch.setitem(vars(config), "CPU_NAME", name)
+        monkeypatch.setitem(vars(config), "CPU_FEATURES", features)
         isa.target.cache_clear()
 
     monkeypatch.delenv(isa.ENVIRONMENT_VARIABLE, raising=False)
@@ -66,7 +67,7 @@ def test_name_alone_keeps_the_features_of_the_host(jit_target):
 
 
 def test_avx_that_numba_was_told_to_avoid_is_not_used(jit_target, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setitem(vars(isa.config), "ENABLE_AVX", 0)  # NUMBA_ENABLE_AVX=0
+    monkeypatch.setitem(vars(config), "ENABLE_AVX", 0)  # NUMBA_ENABLE_AVX=0
     jit_target(None, None)
     assert isa.available() == ("generic",)
 

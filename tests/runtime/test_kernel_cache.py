@@ -97,7 +97,7 @@ def test_loose_permissions_are_tightened(tmp_path: Path):
 
 def test_unusable_directory_falls_back_with_one_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     (tmp_path / "file").write_text("in the way")
-    monkeypatch.setattr(cache.tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     with pytest.warns(RuntimeWarning, match="set QCOMPILER_CACHE_DIR"):
         root = cache._private_root(str(tmp_path / "file"))
     assert root is not None
@@ -108,7 +108,7 @@ def test_unusable_directory_falls_back_with_one_warning(tmp_path: Path, monkeypa
 
 
 def test_a_directory_of_someone_else_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(cache.os, "getuid", lambda: tmp_path.stat().st_uid + 1)
+    monkeypatch.setattr("os.getuid", lambda: tmp_path.stat().st_uid + 1)
     with pytest.raises(PermissionError, match="not a directory of this user"):
         cache._refuse_unless_private(tmp_path)
 

@@ -1,8 +1,10 @@
 """Raw loads and stores, through one kernel that copies an element of each type."""
 
 import ctypes
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 from qcompiler.runtime.kernels.memory import (
@@ -60,7 +62,9 @@ def call(name: str, words: list[int], share: int = 0) -> None:
 
 @pytest.mark.parametrize("extreme", ["min", "max"])
 def test_every_type_is_widened_and_wraps(extreme: str):
-    integers = [np.zeros(5, dtype) for dtype in (np.uint8, np.int8, np.int16, np.int32, np.int64)]
+    integers: list[npt.NDArray[Any]] = [
+        np.zeros(5, dtype) for dtype in (np.uint8, np.int8, np.int16, np.int32, np.int64)
+    ]
     for array in integers:
         array[2] = getattr(np.iinfo(array.dtype), extreme)
     real = np.array([0, 0, -1.5, 0, 0], np.float32)
