@@ -57,7 +57,7 @@ def test_a_fixed_batch_is_compared_whole():
     nodes = [helper.make_node("Gemm", ["x", "w"], ["y"])]
     model = make_model(nodes, {"y": [2, 3]}, {"w": RNG.normal(size=(4, 3))}, batch=2)
     data, labels = samples(8), RNG.integers(0, 3, 8)
-    compiled = qcompiler.compile(model, calibration=data, validation={"x": data, "labels": labels})
+    compiled = qcompiler.compile(model, calibration=data, validation=[{"x": data, "labels": labels}])
     assert compiled.summary["sqnr_db"]["y"] > 35
     assert compiled.summary["agreement"] == 1
     assert compiled.summary["top1_int"] == compiled.summary["top1_float"]
