@@ -252,11 +252,9 @@ def test_mean(run_in_shares, dtypes, shape, axes, multiplier, shift, data, keepd
 
 
 def test_sums_of_elements_may_wrap_where_sums_of_differences_fit(run_in_shares):
-    x = array_of(1, DType.S16, (1, 70_000, 4))
-    x = np.maximum(x, 20_000).astype(np.int16)  # the sum exceeds 2^31
-    op = IntMean(
-        (1,), keepdims=False, dtype=DType.S16, zp_in=26_000, multiplier=2**30, shift=46, zp_out=0, lo=-32768, hi=32767
-    )
+    x = np.full((1, 8_450_000, 2), 255, np.uint8)  # sums above 2^31
+    x[0, 1000:5000, 1] = 7
+    op = IntMean((1,), keepdims=False, dtype=DType.U8, zp_in=128, multiplier=2**30, shift=53, zp_out=3, lo=0, hi=255)
     check(run_in_shares, op, [x])
 
 
