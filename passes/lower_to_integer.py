@@ -50,7 +50,10 @@ class LowerToInteger(Pass):
             reason = _lower(node, lowering)
             if reason is not None:
                 refused.append((node, reason))
-                _keep_float(node, lowering)
+                if context.allow_float:
+                    _keep_float(node, lowering)
+                else:
+                    _define_results(node, lowering)  # so that all of the nodes after it can be judged
         if refused and not context.allow_float:
             raise UnsupportedOpError(_refusal(graph, refused))
         for node, reason in refused:
@@ -72,9 +75,7 @@ def _lower(node: Node, lowering: Lowering) -> str | None:
         op, operands = lower(node, lowering)
     except (Unlowerable, MultiplierRangeError) as error:
         return str(error)
-    for result in node.results:
-        if result.type.quant is not None:
-            lowering.define(result, result.type.dtype, result.type.quant)
+    _define_results(node, lowering)
     node.op = op
     lowering.graph.set_operands(node, operands)
     for result, inferred in zip(node.results, infer_result_types(op, operands, node.name), strict=True):
@@ -82,8 +83,14 @@ def _lower(node: Node, lowering: Lowering) -> str | None:
     return None
 
 
+def _define_results(node: Node, lowering: Lowering) -> None:
+    for result in node.results:
+        if result.type.quant is not None:
+            lowering.define(result, result.type.dtype, result.type.quant)
+
+
 def _keep_float(node: Node, lowering: Lowering) -> None:
-    """Let the node work on dequantized operands and quantize its results."""
+    """Let the node work on dequantized operands and quantize its results, where they are not dequantized at once."""
     graph = lowering.graph
     for index, operand in enumerate(node.operands):
         if not lowering.has_meaning(operand):
@@ -102,6 +109,11 @@ def _keep_float(node: Node, lowering: Lowering) -> None:
             continue
         y = lowering.result(node, index)
         result.type = TensorType(DType.F32, result.type.shape)
+        for user in result.users:
+            if isinstance(user.op, ops.Dequantize):
+                graph.replace_node(user, [result])
+        if not result.uses:
+            continue
         boundary = ops.IntQuantize(y.dtype, y.quant.scale, y.quant.zero_point, y.quant.axis)
         quantize = graph.add_node(boundary, [result], name=f"{node.name}_quantize_{index}", before=following)
         lowering.define(quantize.result, y.dtype, y.quant)

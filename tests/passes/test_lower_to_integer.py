@@ -203,7 +203,7 @@ def test_allowed_float_nodes_stay_between_boundary_ops():
     assert graph.allow_float
     assert [node.op.name for node in graph.nodes()] == [
         "int.quantize", "int.dequantize", "int.dequantize", "matmul", "int.quantize", "int.lut", "int.rescale",
-        "int.dequantize", "sqrt", "int.quantize", "int.dequantize",
+        "int.dequantize", "sqrt",
     ]  # fmt: skip
     assert np.abs(reference.run(graph, {"x": x})["y"] - meant).max() <= 0.1 * 1.001
     assert sorted(r.node for r in context.remarks) == ["product", "root"]
@@ -227,6 +227,23 @@ def test_reasons(body, reason):
     text = f"{start}{body}\noutput r = %r\n}}\n"
     with pytest.raises(UnsupportedOpError, match=reason):
         lowered(parse_graph(text))
+
+
+def test_a_float_node_at_an_output_gives_its_result_directly():
+    graph = parse_graph(f"""qir 1
+    graph test quantized {{
+      input %x: f32[1,1,2,2,2]
+      const %w: s8[1,1,1,1,1]<axis=0, scale=[0.01], zero_point=0> = [100]
+      %a: {U8.format("1,1,2,2,2")} = quantize(%x)
+      %y: s32[1,1,2,2,2]<axis=1, scale=[0.0004], zero_point=0> = conv(%a, %w) {{strides=[1, 1, 1],
+        pads=[0, 0, 0, 0, 0, 0], dilations=[1, 1, 1]}} @solid
+      %r = dequantize(%y)
+      output r = %r
+    }}
+    """)
+    lowered(graph, PassContext(allow_float=True))
+    assert [node.op.name for node in graph.nodes()] == ["int.quantize", "int.dequantize", "conv"]
+    assert graph.outputs[0].producer is graph.node("solid")
 
 
 def test_a_lowering_is_found_by_the_nearest_base_class_and_registered_once():
