@@ -21,6 +21,7 @@ PIPELINES: dict[str, tuple[tuple[str, ...], ...]] = {
     "int8": (
         (
             "fold-constants",
+            "replace-division",
             "matmul-to-gemm",
             "record-batch-norm",
             "fold-batch-norm",

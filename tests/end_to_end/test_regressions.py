@@ -70,3 +70,20 @@ def test_entropy_takes_values_that_many_elements_have_exactly():
     low, high = choose_range(statistics, "entropy")
     assert low == 0
     assert 0 < high <= 40
+
+
+@pytest.mark.parametrize("level", [0, 1, 2, 3])
+def test_divisors_of_very_different_sizes_divide_at_every_level(level):
+    """In 16 bits beside 1000, 0.001 is 0."""
+    constants = {"c": [1, 1e-3, 1e3, -2]}
+    model = make_model([helper.make_node("Div", ["x", "c"], ["y"])], {"y": ["N", 4]}, constants)
+    compiled = qcompiler.compile(model, calibration=samples(16), opt_level=level)
+    assert compiled.summary["sqnr_db"]["y"] > 40
+
+
+@pytest.mark.parametrize("level", [2, 3])
+def test_a_clamp_of_the_input_is_not_lost(level):
+    nodes = [helper.make_node("Clip", ["x", "low", "high"], ["y"])]
+    model = make_model(nodes, {"y": ["N", 4]}, {"low": np.float32(-0.1), "high": np.float32(0.9)})
+    compiled = qcompiler.compile(model, calibration=samples(16), opt_level=level)
+    assert compiled.summary["sqnr_db"]["y"] > 40
