@@ -269,7 +269,7 @@ CASES: dict[type[Op], Callable[[Site], Case]] = {
     ),
     ops.IntSoftmax: lambda s: (
         ops.IntSoftmax(s.axis(), DType.U8, 256, s.integer(1, 255)),
-        [s.act(*IMAGE), Constant(np.full(256, s.integer(0, 2**30), np.int32))],
+        [s.act(*IMAGE), Constant(np.array([2**30, *[s.integer(0, 2**30)] * 255], np.int32))],
     ),
     ops.IntPad: _unary(lambda s: ops.IntPad(_pads(s), s.zero_point())),
 }

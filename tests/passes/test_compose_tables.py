@@ -96,7 +96,9 @@ AFTER_CONV = """
     [
         # Of a 16-bit operand the first is no table, and neither is one of accumulators.
         "input %x: s16[9]\n%y = int.rescale(%x) " + RESCALE.format(dtype="u8", lo=0, hi=255) + "\n%z = int.lut(%y, %f)",
-        "input %x: s32[9]\n%y = int.rescale(%x) " + RESCALE.format(dtype="u8", lo=0, hi=255) + "\n%z = int.lut(%y, %f)",
+        "input %x: s32[9]\n%y = int.rescale(%x) "
+        + RESCALE.format(dtype="u8", lo=0, hi=255).replace("zp_in=3", "zp_in=0")
+        + "\n%z = int.lut(%y, %f)",
         # After a convolution a table stays: there is nothing to merge it with.
         AFTER_CONV,
     ],

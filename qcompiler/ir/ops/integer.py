@@ -11,7 +11,16 @@ from typing import ClassVar
 
 from qcompiler.errors import VerifyError
 from qcompiler.ir.op import INTEGER_ONLY, Op, Operands, Quantization, Stage, register_op
-from qcompiler.ir.ops.integer_ranges import ACTIVATIONS, check_dtype, check_multiplier, check_result, check_zero_point
+from qcompiler.ir.ops.integer_ranges import (
+    ACCUMULATORS,
+    ACTIVATIONS,
+    check_dtype,
+    check_multiplier,
+    check_rescaled,
+    check_result,
+    check_zero_point,
+    reach,
+)
 from qcompiler.ir.ops.movement import padded_type
 from qcompiler.ir.types import DType, QuantParams, TensorType, format_shape
 
@@ -41,6 +50,8 @@ class IntQuantize(IntegerOp):
 
     def infer(self, operands: Operands) -> tuple[TensorType, ...]:
         check_dtype(operands, 0, DType.F32)
+        if self.dtype not in ACTIVATIONS:
+            raise VerifyError(f"the result has dtype {self.dtype}, expected {' or '.join(ACTIVATIONS)}")
         quant = QuantParams(self.scale, self.zero_point, self.axis)
         return (operands[0].with_dtype(self.dtype, quant).with_quant(None),)
 
@@ -60,6 +71,7 @@ class IntDequantize(IntegerOp):
     axis: int | None = None
 
     def infer(self, operands: Operands) -> tuple[TensorType, ...]:
+        check_dtype(operands, 0, *ACCUMULATORS)
         quant = QuantParams(self.scale, self.zero_point, self.axis)
         return (operands[0].with_quant(quant).with_dtype(DType.F32),)
 
@@ -67,7 +79,7 @@ class IntDequantize(IntegerOp):
 @register_op
 @dataclass(frozen=True)
 class IntRescale(IntegerOp):
-    """``clamp(zp_out + RESCALE(x − zp_in, multiplier, shift), lo, hi)``; any integer dtype in."""
+    """``clamp(zp_out + RESCALE(x − zp_in, multiplier, shift), lo, hi)``; |x − zp_in| ≤ 2^31, so zp_in = 0 for s32."""
 
     name: ClassVar[str] = "int.rescale"
     signature: ClassVar[str] = "x"
@@ -80,9 +92,9 @@ class IntRescale(IntegerOp):
     hi: int
 
     def infer(self, operands: Operands) -> tuple[TensorType, ...]:
-        if not operands[0].dtype.is_integer:
-            raise VerifyError(f"operand 0 has dtype {operands[0].dtype}, expected an integer")
+        check_dtype(operands, 0, *ACCUMULATORS)
         check_zero_point(operands[0], self.zp_in)
+        check_rescaled(reach(operands[0], self.zp_in), "the difference")
         check_result(self.dtype, self.zp_out, self.lo, self.hi)
         check_multiplier(self.multiplier, self.shift)
         return (operands[0].with_dtype(self.dtype),)

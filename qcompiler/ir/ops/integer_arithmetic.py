@@ -13,15 +13,17 @@ from qcompiler.ir.ops.integer_ranges import (
     check_dtype,
     check_multiplier,
     check_multiplier_vectors,
+    check_rescaled,
     check_result,
     check_sum_multipliers,
     check_zero_point,
+    reach,
 )
 from qcompiler.ir.ops.shapes import broadcast_shapes, normalize_axis, static_dim
 from qcompiler.ir.types import DType, TensorType
 
-MAX_SHIFT_OF_DIVISION = 53
-"""``2 · (b − zp_b) · 2^shift`` fits 64 bits up to here with 8-bit operands."""
+MAX_SHIFT_OF_DIVISION = {8: 53, 16: 45}
+"""``2 · (b − zp_b) · 2^shift`` fits 64 bits up to here, by the bits of b."""
 
 
 @register_op
@@ -58,7 +60,10 @@ class IntAdd(IntegerOp):
 @register_op
 @dataclass(frozen=True)
 class IntMul(IntegerOp):
-    """``clamp(zp_out + RESCALE((a−zp_a)·(b−zp_b), multiplier, shift), lo, hi)``; operands broadcast."""
+    """``clamp(zp_out + RESCALE((a−zp_a)·(b−zp_b), multiplier, shift), lo, hi)``; operands broadcast.
+
+    The product of the differences is at most 2^31 in magnitude: two 16-bit operands have zero points near 0.
+    """
 
     name: ClassVar[str] = "int.mul"
     signature: ClassVar[str] = "a b"
@@ -78,6 +83,7 @@ class IntMul(IntegerOp):
         check_zero_point(operands[1], self.zp_b)
         check_result(self.dtype, self.zp_out, self.lo, self.hi)
         check_multiplier(self.multiplier, self.shift)
+        check_rescaled(reach(operands[0], self.zp_a) * reach(operands[1], self.zp_b), "the product of the differences")
         return (TensorType(self.dtype, broadcast_shapes(operands[0].shape, operands[1].shape)),)
 
 
@@ -107,7 +113,8 @@ class IntDiv(IntegerOp):
         check_zero_point(operands[0], self.zp_a)
         check_zero_point(operands[1], self.zp_b)
         check_result(self.dtype, self.zp_out, self.lo, self.hi)
-        if not (0 <= self.multiplier < END_MULTIPLIER and MIN_SHIFT <= self.shift <= MAX_SHIFT_OF_DIVISION):
+        most = MAX_SHIFT_OF_DIVISION[8 * operands[1].dtype.itemsize]
+        if not (0 <= self.multiplier < END_MULTIPLIER and MIN_SHIFT <= self.shift <= most):
             raise VerifyError(f"multiplier {self.multiplier} or shift {self.shift} of a division is out of range")
         return (TensorType(self.dtype, broadcast_shapes(operands[0].shape, operands[1].shape)),)
 

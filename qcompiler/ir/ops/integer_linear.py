@@ -86,6 +86,8 @@ def check_accumulation(operands: Operands, channels: int, zp_in: int, dtype: DTy
     check_dtype(operands, 1, DType.S8)
     check_zero_point(operands[0], zp_in)
     check_vector(operands, 2, channels)
+    if operands[1].shape[0] and 0 in operands[1].shape:
+        raise VerifyError(f"weight {format_shape(operands[1].shape)} has no products to sum")
     if len(operands) == 4:
         raise VerifyError("a multiplier needs a shift")
     if (len(operands) == 3) != (dtype is DType.S32):

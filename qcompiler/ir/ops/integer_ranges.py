@@ -9,13 +9,19 @@ import numpy as np
 
 from qcompiler.errors import VerifyError
 from qcompiler.ir.op import Operands
-from qcompiler.ir.types import DType, TensorType, format_shape
+from qcompiler.ir.types import AnyArray, DType, TensorType, format_shape
 
 MIN_MULTIPLIER, END_MULTIPLIER = 2**30, 2**31
 MIN_SHIFT, MAX_SHIFT = 2, 62
 END_MULTIPLIER_8_BIT_SUM, MAX_SHIFT_8_BIT_SUM = 2**21, 31
 NARROW = (DType.U8, DType.S8)
 ACTIVATIONS = (DType.U8, DType.S8, DType.S16)
+ACCUMULATORS = (*ACTIVATIONS, DType.S32)
+LARGEST_RESCALED = 2**31
+"""The largest |acc| of a RESCALE: with |M| < 2^31 its product and the half that rounds it fit 64 bits."""
+LARGEST_SUM = 2**31 - 1
+"""The largest |sum| of a mean or pool, whose sums are kept in 32 bits."""
+ONE_Q30 = 2**30
 
 
 def check_dtype(operands: Operands, index: int, *allowed: DType) -> None:
@@ -31,8 +37,28 @@ def check_zero_point(operand: TensorType, zero_point: int) -> None:
         raise VerifyError(f"zero point {zero_point} lies outside [{low}, {high}] of {operand.dtype}")
 
 
+def reach(operand: TensorType, zero_point: int) -> int:
+    """The largest |x − zero_point| of an element of the operand's dtype."""
+    low, high = operand.dtype.limits
+    return max(high - zero_point, zero_point - low)
+
+
+def check_rescaled(bound: int, what: str) -> None:
+    """Raise VerifyError unless RESCALE takes what is at most `bound` in magnitude."""
+    if bound > LARGEST_RESCALED:
+        raise VerifyError(f"{what} can reach {bound}, and a rescale takes no more than 2^31: use a zero point nearer 0")
+
+
+def check_sum(bound: int, count: int) -> None:
+    """Raise VerifyError unless the sum of `count` differences of at most `bound` fits 32 bits."""
+    if bound * count > LARGEST_SUM:
+        raise VerifyError(f"the sum of {count} elements can reach {bound * count}, which does not fit 32 bits")
+
+
 def check_result(dtype: DType, zero_point: int, lo: int, hi: int) -> None:
     """Raise VerifyError unless the result's dtype holds zero point and clamp, and the clamp is no empty range."""
+    if dtype not in ACCUMULATORS:
+        raise VerifyError(f"the result has dtype {dtype}, expected {' or '.join(ACCUMULATORS)}")
     low, high = dtype.limits
     if not low <= zero_point <= high:
         raise VerifyError(f"zero point {zero_point} of the result lies outside [{low}, {high}] of {dtype}")
@@ -60,17 +86,31 @@ def check_sum_multipliers(operands: Sequence[TensorType], multipliers: Sequence[
 
 
 def check_multiplier_vectors(operands: Operands, index: int, length: int) -> None:
-    """Raise VerifyError unless operands `index` and `index + 1` are multipliers and shifts, s32[length]."""
-    for position in (index, index + 1):
-        check_vector(operands, position, length)
-    multipliers, shifts = operands.constant(index), operands.constant(index + 1)
-    if multipliers is None or shifts is None or not length:
+    """Raise VerifyError unless operands `index` and `index + 1` are constant multipliers and shifts, s32[length]."""
+    multipliers, shifts = (check_constant_vector(operands, position, length) for position in (index, index + 1))
+    if not length:
         return
     magnitudes = np.abs(multipliers.astype(np.int64))
     magnitudes = magnitudes[magnitudes != 0]
     for shift in (shifts.min(), shifts.max()):
         check_multiplier(int(magnitudes.min(initial=END_MULTIPLIER - 1)), int(shift))
         check_multiplier(int(magnitudes.max(initial=0)), int(shift))
+
+
+def check_exponentials(operands: Operands, index: int) -> None:
+    """Raise VerifyError unless operand `index` is a constant table of 256 exponentials in Q30, the first of 0."""
+    table = check_constant_vector(operands, index, 256)
+    if table[0] != ONE_Q30 or table.min() < 0 or table.max() > ONE_Q30:
+        raise VerifyError(f"operand {index} is no table of exponentials: entries of [0, 2^30], the first one 2^30")
+
+
+def check_constant_vector(operands: Operands, index: int, length: int) -> AnyArray:
+    """The array of operand `index`; raises VerifyError unless it is a constant s32[length]."""
+    check_vector(operands, index, length)
+    array = operands.constant(index)
+    if array is None:
+        raise VerifyError(f"operand {index} has to be a constant")
+    return array
 
 
 def check_vector(operands: Operands, index: int, length: int) -> None:

@@ -1,5 +1,6 @@
 """The integer stage: pooling, mean and softmax; notation as in `qcompiler.ir.ops.integer`."""
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -8,14 +9,17 @@ from qcompiler.ir.op import Operands, register_op
 from qcompiler.ir.ops.integer import IntegerOp
 from qcompiler.ir.ops.integer_ranges import (
     ACTIVATIONS,
+    ONE_Q30,
     check_dtype,
+    check_exponentials,
     check_multiplier,
     check_multiplier_vectors,
     check_result,
-    check_vector,
+    check_sum,
     check_zero_point,
+    reach,
 )
-from qcompiler.ir.ops.shapes import join_layout, normalize_axis, reduce_shape, spatial_output, split_layout
+from qcompiler.ir.ops.shapes import join_layout, normalize_axis, reduce_shape, spatial_output, split_layout, static_dim
 from qcompiler.ir.types import DType, TensorType
 
 
@@ -50,7 +54,9 @@ class IntAveragePool(IntegerOp):
         check_dtype(operands, 0, *ACTIVATIONS)
         check_zero_point(operands[0], self.zp_in)
         check_result(self.dtype, self.zp_out, self.lo, self.hi)
-        check_multiplier_vectors(operands, 1, self.kernel[0] * self.kernel[1] + 1)
+        window = self.kernel[0] * self.kernel[1]
+        check_sum(reach(operands[0], self.zp_in), window)
+        check_multiplier_vectors(operands, 1, window + 1)
         return (TensorType(self.dtype, join_layout(batch, channels, size, self.layout)),)
 
 
@@ -76,6 +82,9 @@ class IntMean(IntegerOp):
         check_zero_point(operands[0], self.zp_in)
         check_result(self.dtype, self.zp_out, self.lo, self.hi)
         check_multiplier(self.multiplier, self.shift)
+        x = operands[0]
+        reduced = {normalize_axis(axis, x.rank) for axis in self.axes}
+        check_sum(reach(x, self.zp_in), math.prod(static_dim(x.shape[axis], "an axis of a mean") for axis in reduced))
         return (TensorType(self.dtype, reduce_shape(operands[0].shape, self.axes, keepdims=self.keepdims)),)
 
 
@@ -103,8 +112,8 @@ class IntSoftmax(IntegerOp):
         if (x.dtype is DType.S16) != (len(operands) == 3):
             raise VerifyError("exp_low goes with 16-bit operands and only with them")
         for index in range(1, len(operands)):
-            check_vector(operands, index, 256)
+            check_exponentials(operands, index)
         check_result(self.dtype, 0, 0, self.hi)
-        if self.one < 1:
+        if not 1 <= self.one <= ONE_Q30:
             raise VerifyError(f"one={self.one} cannot stand for 1.0")
         return (x.with_dtype(self.dtype),)
