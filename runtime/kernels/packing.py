@@ -23,7 +23,7 @@ class Requantization:
     """From accumulators to results: `clamp(zp_out + RESCALE(acc, multiplier[c], shift[c]), lo, hi)` in `dtype`.
 
     Attributes:
-        multiplier: s32[cout], 0 or in [2^30, 2^31).
+        multiplier: s32[cout], 0 or ± a number in [2^30, 2^31).
         shift: s32[cout], in [2, 62].
         dtype: u8, s8 or s16; lo and hi are within its limits.
     """
@@ -71,9 +71,9 @@ def make_epilogue(bias: S64, requantization: Requantization | None) -> Epilogue:
     q = requantization
     multiplier, shift = q.multiplier.astype(np.int64), q.shift.astype(np.int64)
     # Zero at any shift rounds to zero. Below 13 every accumulator but zero leaves any range of 16 bits, as it does
-    # at 13 with the least multiplier.
+    # at 13 with the least multiplier of the same sign.
     shift = np.where(multiplier == 0, 33, shift)
-    multiplier = np.where(shift < 13, 1 << 30, multiplier)
+    multiplier = np.where(shift < 13, np.sign(multiplier) << 30, multiplier)
     shift = np.maximum(shift, 13)
     left_shift = np.maximum(33 - shift, 0)
     shift = np.maximum(shift, 33) - 32

@@ -222,7 +222,7 @@ def test_fully_connected(isa_name: str, rows: int, k: int, m: int, seed: int):
 @given(
     accs=st.lists(st.integers(-(2**31), 2**31 - 1), min_size=1, max_size=40),
     shift=st.integers(2, 62),
-    multiplier=st.sampled_from([0, 2**30, 2**30 + 1, 3 * 2**29, 2**31 - 1]),
+    multiplier=st.sampled_from([0, 2**30, 2**30 + 1, 3 * 2**29, 2**31 - 1, -(2**30), 1 - 2**31]),
     dtype=st.sampled_from([DType.U8, DType.S8, DType.S16]),
     data=st.data(),
 )
