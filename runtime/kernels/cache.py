@@ -3,6 +3,7 @@
 Numba's cache is pickle, so it must be a directory that only its user can write. And Numba notices a change
 in the file of the cached function alone, so the directory's name has a hash of everything else that decides
 the code: the modules of ours that the kernel's module imports, the versions, the CPU and the primitive.
+Nor does it notice damage, so each function's files are sealed with a hash.
 """
 
 import hashlib
@@ -14,6 +15,8 @@ import sys
 import tempfile
 import time
 import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -26,6 +29,7 @@ from llvmlite import binding
 from qcompiler.runtime import isa
 
 _STARTED = time.time()
+Function = Callable[..., object]
 KEPT_ENVIRONMENTS = 8  # combinations of versions, CPU and primitive
 KEPT_SOURCES = 3  # versions of one module within each
 PRUNE_AGE_S = 3600.0  # an entry used within the last hour may be in use right now
@@ -65,6 +69,47 @@ def environment_key(isa_name: str) -> str:
     parts = (numba.__version__, llvmlite.__version__, np.__version__, sys.version, isa_name)
     cpu = isa.target()
     return _digest("\n".join([*parts, cpu.cpu, binding.get_host_cpu_name(), *sorted(cpu.features)]).encode())
+
+
+def is_intact(directory: Path, function: Function) -> bool:
+    """Whether the directory has the function's code as `sealed` left it: neither damaged nor half written."""
+    files = _cached_files(directory, function)
+    try:
+        return bool(files) and _seal(directory, function).read_text() == _digest_of(files)
+    except OSError:  # not sealed yet, or another process pruned the directory
+        return False
+
+
+@contextmanager
+def sealed(directory: Path, function: Function) -> Iterator[None]:
+    """While Numba reads or writes the function's code: it sees none that is damaged, and what it wrote is sealed.
+
+    Two processes may write at once. Should the seal not fit then, the next process compiles and seals again.
+    """
+    if not is_intact(directory, function):
+        for path in _cached_files(directory, function):
+            path.unlink(missing_ok=True)
+    yield
+    if not is_intact(directory, function):
+        with suppress(OSError):  # the disk is full, or another process pruned the directory
+            _seal(directory, function).write_text(_digest_of(_cached_files(directory, function)))
+
+
+def _cached_files(directory: Path, function: Function) -> list[Path]:
+    """Numba's index, <module>.<function>-<line>.<python>.nbi, and the numbered .nbc with code beside it."""
+    return sorted(directory.glob(f"*/*.{_stem(function)}.*.nb[ic]"))
+
+
+def _seal(directory: Path, function: Function) -> Path:
+    return directory / f"{_stem(function)}.sha256"
+
+
+def _stem(function: Function) -> str:
+    return f"{function.__name__}-{function.__code__.co_firstlineno}"
+
+
+def _digest_of(files: list[Path]) -> str:
+    return _digest(b"".join(hashlib.sha256(path.read_bytes()).digest() for path in files))
 
 
 @cache

@@ -23,7 +23,7 @@ from numba.core.ccallback import CFunc
 
 from qcompiler.errors import InternalError, PluginError, UsageError
 from qcompiler.runtime import isa
-from qcompiler.runtime.kernels.cache import kernel_directory
+from qcompiler.runtime.kernels.cache import is_intact, kernel_directory, sealed
 
 KernelFunction = Callable[[int, int, int], None]
 
@@ -89,9 +89,7 @@ class Kernel:
         if emitted in self._compiled:
             return True
         directory = kernel_directory(self.function.__module__, emitted)
-        # Numba keeps an index <module>.<function>-<line>.<python>.nbi and code in numbered .nbc beside it.
-        pattern = f"*/*.{self.function.__name__}-{self.function.__code__.co_firstlineno}.*.1.nbc"
-        return directory is not None and any(directory.glob(pattern))
+        return directory is not None and is_intact(directory, self.function)
 
     def _compile(self, emitted: str) -> CFunc:
         if _configuration["DISABLE_JIT"]:
@@ -103,7 +101,8 @@ class Kernel:
                 return _compile(self.function, cached=False)
             _configuration["CACHE_DIR"] = str(directory)
             try:
-                return _compile(self.function, cached=True)
+                with sealed(directory, self.function):
+                    return _compile(self.function, cached=True)
             except OSError:  # the disk is full, or another process pruned the directory
                 return _compile(self.function, cached=False)
             finally:

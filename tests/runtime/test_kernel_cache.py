@@ -1,8 +1,10 @@
 import os
+import shutil
 import stat
 import subprocess
 import sys
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -59,6 +61,44 @@ def test_second_process_finds_the_kernel_in_the_cache(tmp_path: Path):
     second = run_plugin(tmp_path / "plugin", tmp_path / "cache")
     assert second == "True 1 [] ''"
     assert stat.S_IMODE((tmp_path / "cache" / "kernels").stat().st_mode) == 0o700
+
+
+@pytest.fixture(scope="module")
+def sealed_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A plug-in and a cache with its kernel."""
+    folder = tmp_path_factory.mktemp("sealed")
+    run_plugin(folder / "plugin", folder / "cache")
+    return folder
+
+
+def _truncate(path: Path) -> None:
+    os.truncate(path, 40)
+
+
+def _empty(path: Path) -> None:
+    os.truncate(path, 0)
+
+
+def _flip_a_bit(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 4
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "damage"),
+    [("*.nbi", _truncate), ("*.nbi", _empty), ("*.nbc", _flip_a_bit), ("*.nbc", Path.unlink), ("*.sha256", _empty)],
+)
+def test_damaged_files_are_compiled_again(
+    tmp_path: Path, sealed_cache: Path, pattern: str, damage: Callable[[Path], None]
+):
+    """An object file with a flipped bit would crash the process, a short pickle raise what no caller expects."""
+    shutil.copytree(sealed_cache, tmp_path / "copy")
+    (damaged,) = (tmp_path / "copy" / "cache").rglob(pattern)
+    damage(damaged)
+    plugin = tmp_path / "copy" / "plugin"
+    assert run_plugin(plugin, tmp_path / "copy" / "cache") == "True 0 [('wrapping_add', 0, 1)] ''"
+    assert run_plugin(plugin, tmp_path / "copy" / "cache") == "True 1 [] ''"
 
 
 def test_hash_covers_what_a_module_imports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
