@@ -164,8 +164,9 @@ def _goes_nowhere_else(value: Value) -> bool:
     if value.use_count != 1 or value.is_output or value.is_constant:
         return False
     producer = value.producer
-    moved = producer is not None and producer.op.quantization in _SAME_RANGE
-    return not moved or all(_goes_nowhere_else(operand) for operand in (() if producer is None else producer.operands))
+    if producer is None or producer.op.quantization not in _SAME_RANGE:
+        return True
+    return len(producer.results) == 1 and all(_goes_nowhere_else(operand) for operand in producer.operands)
 
 
 def _hull(intervals: Iterable[Interval]) -> Interval | None:

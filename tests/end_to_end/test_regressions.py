@@ -87,3 +87,16 @@ def test_a_clamp_of_the_input_is_not_lost(level):
     model = make_model(nodes, {"y": ["N", 4]}, {"low": np.float32(-0.1), "high": np.float32(0.9)})
     compiled = qcompiler.compile(model, calibration=samples(16), opt_level=level)
     assert compiled.summary["sqnr_db"]["y"] > 40
+
+
+def test_a_part_that_is_concatenated_with_large_numbers_does_not_coarsen_the_other_part():
+    nodes = [
+        helper.make_node("Split", ["x"], ["a", "b"], axis=1),
+        helper.make_node("Abs", ["a"], ["y"]),
+        helper.make_node("Exp", ["x"], ["e"]),
+        helper.make_node("Mul", ["e", "hundred"], ["large"]),
+        helper.make_node("Concat", ["b", "large"], ["z"], axis=1),
+    ]
+    model = make_model(nodes, {"y": ["N", 2], "z": ["N", 6]}, {"hundred": np.float32(100)})
+    compiled = qcompiler.compile(model, calibration=samples(16))
+    assert compiled.summary["sqnr_db"]["y"] > 40
