@@ -90,7 +90,7 @@ def _check_sum(match: Sum) -> str | None:
     if users is not None:
         return f"its input '{gemm.name}' is also used by {users}"
     outputs = gemm.result.type.shape[-1]
-    if match.bias.size != outputs or match.bias.shape[-1] != outputs:
+    if match.bias.size != outputs or match.bias.shape[-1:] not in ((), (outputs,)):
         return f"its constant is not one number for each of the {outputs} outputs of '{gemm.name}'"
     if match.node.result.type.shape != gemm.result.type.shape:
         return f"it also broadcasts the result of '{gemm.name}'"

@@ -100,3 +100,11 @@ def test_a_part_that_is_concatenated_with_large_numbers_does_not_coarsen_the_oth
     model = make_model(nodes, {"y": ["N", 2], "z": ["N", 6]}, {"hundred": np.float32(100)})
     compiled = qcompiler.compile(model, calibration=samples(16))
     assert compiled.summary["sqnr_db"]["y"] > 40
+
+
+def test_a_number_is_the_bias_of_a_single_output():
+    nodes = [helper.make_node("Gemm", ["x", "w"], ["p"]), helper.make_node("Add", ["p", "c"], ["y"])]
+    model = make_model(nodes, {"y": ["N", 1]}, {"w": RNG.normal(size=(4, 1)), "c": np.float32(0.5)})
+    compiled = qcompiler.compile(model, calibration=samples(16))
+    assert [node.op.name for node in compiled.graph.nodes()] == ["int.quantize", "int.gemm", "int.dequantize"]
+    assert compiled.summary["sqnr_db"]["y"] > 35
