@@ -46,6 +46,8 @@ _CPU_FEATURES: dict[str, frozenset[str]] = {
     **dict.fromkeys(("alderlake", "raptorlake", "meteorlake", "sierraforest"), _AVX2 | {"avxvnni"}),
 }
 
+_KNOWN_FEATURES = frozenset[str]().union(*_CPU_FEATURES.values())
+
 
 @dataclass(frozen=True)
 class Target:
@@ -72,6 +74,24 @@ def target() -> Target:
     features |= {flag[1:] for flag in each if flag.startswith("+")}
     features -= {flag[1:] for flag in each if flag.startswith("-")}
     return Target(cpu, features)
+
+
+def check_runs_here() -> None:
+    """Raise UsageError if this CPU lacks instructions of the JIT's target: they would end the process.
+
+    Their code can be generated and looked at all the same.
+    """
+    lacking = target().features & _KNOWN_FEATURES - _host_features()
+    if lacking:
+        raise UsageError(
+            f"the JIT target {target().cpu!r} has {', '.join(sorted(lacking))}, which this CPU lacks; "
+            "unset NUMBA_CPU_NAME and NUMBA_CPU_FEATURES or choose a lesser target"
+        )
+
+
+@cache
+def _host_features() -> frozenset[str]:
+    return frozenset(name for name, present in binding.get_host_cpu_features().items() if present)
 
 
 def available() -> tuple[str, ...]:

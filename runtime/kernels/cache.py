@@ -36,11 +36,14 @@ PRUNE_AGE_S = 3600.0  # an entry used within the last hour may be in use right n
 
 
 def cache_root() -> Path:
-    """`$QCOMPILER_CACHE_DIR`, else `$XDG_CACHE_HOME/qcompiler`, else `~/.cache/qcompiler`."""
+    """`$QCOMPILER_CACHE_DIR`, else `$XDG_CACHE_HOME/qcompiler`, else `~/.cache/qcompiler`; absolute.
+
+    What is said of a relative one, that it is private, would not hold of its namesake in another working directory.
+    """
     if chosen := os.environ.get("QCOMPILER_CACHE_DIR"):
-        return Path(chosen)
+        return Path(chosen).absolute()
     base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(base).expanduser() / "qcompiler"
+    return Path(base).expanduser().absolute() / "qcompiler"
 
 
 def kernel_directory(module_name: str, isa_name: str) -> Path | None:

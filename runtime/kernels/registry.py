@@ -10,6 +10,7 @@ It must not allocate, raise or check anything: what it is given has been verifie
 is compiled, or read from the cache, when its address is first needed.
 """
 
+import os
 import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -32,6 +33,10 @@ _configuration = vars(config)
 
 _registry: dict[str, "Kernel"] = {}
 _compile_lock = threading.RLock()  # Numba's configuration is process-wide
+if hasattr(os, "register_at_fork"):  # else a child could find it, and locks of Numba's, taken by a thread it has not
+    os.register_at_fork(
+        before=_compile_lock.acquire, after_in_parent=_compile_lock.release, after_in_child=_compile_lock.release
+    )
 
 
 class Progress(Protocol):
@@ -63,7 +68,12 @@ class Kernel:
         return self.address_for(isa.current())
 
     def address_for(self, isa_name: str) -> int:
-        """Address of the function compiled for one primitive, `void (int64, int64, int64)` in C."""
+        """Address of the function compiled for one primitive, `void (int64, int64, int64)` in C.
+
+        Raises:
+            UsageError: the JIT's target has instructions that this CPU lacks.
+        """
+        isa.check_runs_here()
         return int(self.compiled_for(isa_name).address or 0)
 
     def compiled_for(self, isa_name: str) -> CFunc:

@@ -10,6 +10,8 @@ from numba.core import config
 
 from qcompiler.errors import UsageError
 from qcompiler.runtime import isa
+from qcompiler.runtime.kernels import convolution  # noqa: F401  # registers the kernel
+from qcompiler.runtime.kernels.registry import kernel_named
 
 X86 = platform.machine() in ("x86_64", "AMD64")
 
@@ -92,6 +94,15 @@ def test_unknown_primitive_is_refused(jit_target, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv(isa.ENVIRONMENT_VARIABLE, "avx1024")
     with pytest.raises(UsageError, match="'avx1024' is unknown; choose one of vnni512, vnni256"):
         isa.current()
+
+
+def test_a_target_beyond_this_cpu_is_refused(jit_target, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(isa, "_host_features", lambda: frozenset({"avx2"}))
+    jit_target("haswell", "")
+    isa.check_runs_here()
+    jit_target("cascadelake", "")
+    with pytest.raises(UsageError, match="'cascadelake' has avx512bw, avx512f, avx512vl, avx512vnni, which this CPU"):
+        kernel_named("int_conv").address_for("generic")
 
 
 def environment_of(cpu: str, chosen: str, cache_dir: Path) -> dict[str, str]:

@@ -123,6 +123,18 @@ def test_hash_covers_what_a_module_imports(tmp_path: Path, monkeypatch: pytest.M
     assert hash_with("f = 1\n", modified=cache._STARTED + 5) is None  # may not be what this process imported
 
 
+def test_a_relative_directory_is_checked_in_each_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("QCOMPILER_CACHE_DIR", "relative")
+    for name in ("one", "two"):
+        (tmp_path / name / "relative" / "kernels").mkdir(parents=True)
+        (tmp_path / name / "relative" / "kernels").chmod(0o777)
+        monkeypatch.chdir(tmp_path / name)
+        directory = cache.kernel_directory("qcompiler.runtime.kernels.cache", "generic")
+        assert directory is not None
+        assert directory.is_relative_to(tmp_path / name)
+        assert stat.S_IMODE((tmp_path / name / "relative" / "kernels").stat().st_mode) == 0o700
+
+
 def test_key_depends_on_the_primitive():
     assert cache.environment_key("avx2") != cache.environment_key("generic")
 

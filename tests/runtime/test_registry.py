@@ -1,3 +1,7 @@
+import os
+import signal
+import threading
+
 import pytest
 
 from qcompiler.errors import InternalError, PluginError, UsageError
@@ -34,6 +38,29 @@ def test_closure_is_refused():
 
     with pytest.raises(PluginError, match="must be a module-level function"):
         kernel("test_registry.inner", words=())(inner)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+def test_a_child_forked_while_another_thread_compiles_can_compile():
+    compiling, finish = threading.Event(), threading.Timer(0.2, lambda: None)
+
+    def compile_slowly() -> None:
+        with registry._compile_lock:
+            compiling.set()
+            finish.start()
+            finish.join()
+
+    thread = threading.Thread(target=compile_slowly)
+    thread.start()
+    compiling.wait(20)
+    child = os.fork()
+    if child == 0:
+        signal.alarm(20)  # ends a child that waits for the lock of a thread that is not there
+        with registry._compile_lock:
+            os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+    thread.join()
 
 
 def test_address_is_that_of_the_one_compilation():
