@@ -8,8 +8,9 @@ unsigned activations, the faster one counts; OpenVINO: from the signed QDQ model
 blocks of at least 20 inferences or 50 ms, the first inference of a block discarded. The table gives the minimum and
 the median over all blocks, and each peer's time over ours: above 1 we are faster. Run it three times before quoting.
 
-``--per-node`` adds our time of each instruction, one by one on one thread, with its billions of operations (or bytes
-moved, where it does no products) a second.
+Our line ends with the billions of operations a second that the convolutions and fully connected layers take, as a
+share of what the machine's cores can do (tools/ceiling.py). ``--per-node`` adds our time of each instruction, one by one
+on one thread, with its billions of operations (or bytes moved, where it does no products) a second.
 """
 
 import argparse
@@ -22,6 +23,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import ceiling
 import numpy as np
 import peers
 
@@ -149,6 +151,8 @@ def main() -> None:
     compiled = qcompiler.compile(options.model, calibration=options.calibrate)
     print(f"compiled in {time.perf_counter() - started:.1f} s, integer-only: {compiled.summary['integer_only']}")
     samples = next(open_source(options.calibrate, import_model(options.model)).batches(64)).feeds
+    ceiling_gops = ceiling.measure()
+    print(f"ceiling: {ceiling_gops:.0f} GOPS a core")
     results: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -166,6 +170,9 @@ def main() -> None:
                 entries = contenders(options, compiled, folder, feeds, threads)
                 results[title] = measure(entries, feeds, options.rounds)
                 show(title, results[title])
+                products = 2 * batch * sum(multiply_adds(node) for node in compiled.graph.nodes())
+                achieved = products / results[title]["qcompiler int8"]["min_ms"] / 1e6
+                print(f"qcompiler: {achieved:.0f} GOPS, {achieved / (ceiling_gops * threads):.0%} of the ceiling")
             if options.per_node:
                 show_instructions(compiled, feeds)
     if options.json:
