@@ -9,8 +9,8 @@ blocks of at least 20 inferences or 50 ms, the first inference of a block discar
 the median over all blocks, and each peer's time over ours: above 1 we are faster. Run it three times before quoting.
 
 Our line ends with the billions of operations a second that the convolutions and fully connected layers take, as a
-share of what the machine's cores can do (tools/ceiling.py). ``--per-node`` adds our time of each instruction, one by one
-on one thread, with its billions of operations (or bytes moved, where it does no products) a second.
+share of what the machine's cores can do (tools/ceiling.py). ``--per-node`` adds our time of each instruction, one by
+one on one thread, with its billions of operations (or bytes moved, where it does no products) a second.
 """
 
 import argparse

@@ -13,7 +13,7 @@ from numba import types
 from qcompiler.runtime import isa
 from qcompiler.runtime.codegen.intrinsics import emitted
 from qcompiler.runtime.codegen.primitives import Primitive, emitted_primitive
-from qcompiler.runtime.codegen.vectors import I32, I64, constant, splat_constant
+from qcompiler.runtime.codegen.vectors import I32, I64, branch_back, constant, splat_constant
 
 STEPS = 4_000_000
 
@@ -42,7 +42,7 @@ def dot_products(builder: ir.IRBuilder, steps: ir.Value) -> ir.Value:
     for acc in accumulators:
         acc.add_incoming(splat_constant(p.s32, 0), entry)
     done = builder.append_basic_block("done")
-    builder.cbranch(builder.icmp_signed("<", following, steps), loop, done)
+    branch_back(builder, builder.icmp_signed("<", following, steps), loop, done)
     for phi, value in zip((step, activations, *accumulators), (following, changed, *sums), strict=True):
         phi.add_incoming(value, loop)
     builder.position_at_end(done)
