@@ -160,7 +160,7 @@ def pass_class(name: str) -> type[Pass]:
         load_passes()
     if name not in _REGISTRY:
         hint = did_you_mean(name, _REGISTRY)
-        raise UsageError(f"there is no pass named {name!r}{hint}; `qcompile passes` lists them")
+        raise UsageError(f"there is no pass named {name!r}; `qcompile passes` lists them{hint}")
     return _REGISTRY[name]
 
 

@@ -163,7 +163,7 @@ def _parse_option(scanner: _Scanner, cls: type[Pass], annotations: dict[str, Any
     if field not in annotations:
         valid = [_kebab(name) for name in annotations]
         has = f"it has {', '.join(valid)}" if valid else "it has no options"
-        raise UsageError(f"pass {cls.name} has no option {written!r}{did_you_mean(written, valid)}; {has}")
+        raise UsageError(f"pass {cls.name} has no option {written!r}; {has}{did_you_mean(written, valid)}")
     if field in values:
         raise UsageError(f"pass {cls.name}: option {written!r} is given twice")
     scanner.expect("=")

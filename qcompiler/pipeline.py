@@ -60,8 +60,8 @@ def pipeline_for(target: str = "int8", opt_level: int = 2) -> list[Pass]:
     """
     if target not in PIPELINES:
         hint = did_you_mean(target, PIPELINES)
-        raise UsageError(f"there is no target {target!r}{hint}; the targets are: {', '.join(sorted(PIPELINES))}")
+        raise UsageError(f"there is no target {target!r}; the targets are: {', '.join(sorted(PIPELINES))}{hint}")
     levels = PIPELINES[target]
-    if not 0 <= opt_level < len(levels):
-        raise UsageError(f"there is no optimization level {opt_level}; the levels are 0 to {len(levels) - 1}")
+    if opt_level not in range(len(levels)):
+        raise UsageError(f"there is no optimization level {opt_level!r}; the levels are 0 to {len(levels) - 1}")
     return parse_pipeline(",".join(levels[opt_level]))

@@ -19,7 +19,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PAGES = [page for page in (ROOT / "README.md", ROOT / "CONTRIBUTING.md") if page.is_file()]
 PAGES += sorted((ROOT / "docs").glob("*.md"))
-QCOMPILE = [sys.executable, "-c", "from qcompiler.cli.main import main; main()"]
+QCOMPILE = [sys.executable, "-m", "qcompiler"]
 
 
 def fenced(page: Path, language: str) -> str:

@@ -2,19 +2,28 @@
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
 from rich.console import Console
 
-from qcompiler.cli.display import progress_reporter, summary_table
+from qcompiler.cli.display import discard_output, progress_reporter, summary_table
+from qcompiler.cli.option_groups import GroupedCommand, GroupedOption
+from qcompiler.container import write_atomically
 from qcompiler.errors import UsageError
 from qcompiler.ir import Graph
 
 METHODS = ("minmax", "percentile", "entropy", "mse")
 EXIT_GOAL_MISSED = 1
+
+_data = partial(click.option, cls=GroupedOption, group="Data")
+_optimization = partial(click.option, cls=GroupedOption, group="Compilation")
+_goal = partial(click.option, cls=GroupedOption, group="Goals")
+_output = partial(click.option, cls=GroupedOption, group="Output")
+_debugging = partial(click.option, cls=GroupedOption, group="Looking inside")
 
 
 def _parse_dims(_context: click.Context, _parameter: click.Parameter, values: tuple[str, ...]) -> dict[str, int]:
@@ -27,9 +36,28 @@ def _parse_dims(_context: click.Context, _parameter: click.Parameter, values: tu
     return dims
 
 
-@click.command("compile")
-@click.argument("model", metavar="MODEL.onnx", type=click.Path(path_type=Path))
-@click.option(
+@click.command("compile", cls=GroupedCommand)
+@click.argument("model", metavar="MODEL.onnx", required=False, type=click.Path(path_type=Path))
+@_data(
+    "--calibrate",
+    "calibration",
+    metavar="DATA",
+    help="Calibration samples: .npz, .npy, a directory of either, or file.py:function yielding dicts.",
+)
+@_data(
+    "--calibration-method",
+    type=click.Choice(METHODS),
+    default="mse",
+    show_default=True,
+    help="How ranges follow from the statistics.",
+)
+@_data(
+    "--validate",
+    "validation",
+    metavar="DATA",
+    help="Data (with labels, if any) to compare the integer model with the float model on.",
+)
+@_optimization(
     "-O",
     "opt_level",
     type=click.Choice(["0", "1", "2", "3"]),
@@ -37,50 +65,17 @@ def _parse_dims(_context: click.Context, _parameter: click.Parameter, values: tu
     show_default=True,
     help="Optimization level, written as -O0 to -O3.",
 )
-@click.option("--target", default="int8", show_default=True, metavar="NAME", help="What to compile for.")
-@click.option(
-    "-o",
-    "--output",
-    type=click.Path(path_type=Path),
-    metavar="OUT.qc",
-    help="Where to save (default: ./<stem of the model>.qc).",
-)
-@click.option(
-    "--calibrate",
-    "calibration",
-    metavar="DATA",
-    help="Calibration samples: .npz, .npy, a directory of either, or file.py:function yielding dicts.",
-)
-@click.option(
-    "--calibration-method",
-    type=click.Choice(METHODS),
-    default="mse",
-    show_default=True,
-    help="How ranges follow from the statistics.",
-)
-@click.option(
-    "--validate",
-    "validation",
-    metavar="DATA",
-    help="Data (with labels, if any) to compare the integer model with the float model on.",
-)
-@click.option("--min-sqnr", type=float, metavar="DB", help="Goal: SQNR of every output; exit code 1 if missed.")
-@click.option(
-    "--max-top1-drop",
-    type=float,
-    metavar="POINTS",
-    help="Goal: loss of top-1 accuracy in percentage points; exit code 1 if missed.",
-)
-@click.option("--threads", type=click.IntRange(min=1), help="Threads (default: the usable physical cores).")
-@click.option("--allow-float", is_flag=True, help="Keep operators that have no integer form in float.")
-@click.option(
+@_optimization("--target", default="int8", show_default=True, metavar="NAME", help="What to compile for.")
+@_optimization("--threads", type=click.IntRange(min=1), help="Threads (default: the usable physical cores).")
+@_optimization("--allow-float", is_flag=True, help="Keep operators that have no integer form in float.")
+@_optimization(
     "--io",
     type=click.Choice(["float", "integer"]),
     default="float",
     show_default=True,
     help="Whether inputs and outputs are float or the quantized tensors.",
 )
-@click.option(
+@_optimization(
     "--dim",
     "dims",
     multiple=True,
@@ -88,21 +83,37 @@ def _parse_dims(_context: click.Context, _parameter: click.Parameter, values: tu
     callback=_parse_dims,
     help="Fix a symbolic dimension; may be repeated.",
 )
-@click.option("--passes", metavar="SPEC", help="A pipeline in place of the level's: 'a,b{option=value},...'.")
-@click.option("--print-pipeline", is_flag=True, help="Print the pipeline and stop.")
-@click.option("--print-after", multiple=True, metavar="PASS|all", help="Print the IR after a pass, on standard error.")
-@click.option("--remarks", is_flag=True, help="Say why rewrites did not fire, on standard error.")
-@click.option("--summary-json", metavar="FILE", help="Save the summary as JSON; - for standard output.")
-@click.option(
+@_optimization("--passes", metavar="SPEC", help="A pipeline in place of the level's: 'a,b{option=value},...'.")
+@_goal("--min-sqnr", type=float, metavar="DB", help="Goal: SQNR of every output; exit code 1 if missed.")
+@_goal(
+    "--max-top1-drop",
+    type=float,
+    metavar="POINTS",
+    help="Goal: loss of top-1 accuracy in percentage points; exit code 1 if missed.",
+)
+@_output(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    metavar="OUT.qc",
+    help="Where to save (default: ./<stem of the model>.qc).",
+)
+@_output("--summary-json", metavar="FILE", help="Save the summary as JSON; - for standard output.")
+@_output("-v", "--verbose", is_flag=True, help="Show every pass with its time.")
+@_output("-q", "--quiet", is_flag=True, help="Show errors only.")
+@_debugging("--print-pipeline", is_flag=True, help="Print the pipeline and stop.")
+@_debugging("--print-after", multiple=True, metavar="PASS|all", help="Print the IR after a pass, on standard error.")
+@_debugging("--remarks", is_flag=True, help="Say why rewrites did not fire, on standard error.")
+@_debugging(
     "--reproducer-dir",
     type=click.Path(path_type=Path),
     metavar="DIR",
     help="Where a failing pass leaves its reproducer (default: the current directory).",
 )
-@click.option("-v", "--verbose", is_flag=True, help="Show every pass with its time.")
-@click.option("-q", "--quiet", is_flag=True, help="Show errors only.")
+@click.pass_context
 def compile_command(  # noqa: PLR0913  # one parameter an option
-    model: Path,
+    context: click.Context,
+    model: Path | None,
     *,
     opt_level: str,
     target: str,
@@ -133,12 +144,15 @@ def compile_command(  # noqa: PLR0913  # one parameter an option
     if print_pipeline:
         click.echo(format_pipeline(pipeline))
         return 0
+    if model is None:
+        raise click.UsageError("Missing argument 'MODEL.onnx'.", context)
     if max_top1_drop is not None and validation is None and calibration is None:
         raise UsageError("--max-top1-drop needs labelled data: give --validate DATA with an array 'labels'")
     output = output or Path(f"{model.stem}.qc")
-    check_writable(output)
+    given = [Path(name) for name in (model, calibration, validation) if name is not None]
+    check_writable(output, keep=given)
     if summary_json not in (None, "-"):
-        check_writable(Path(summary_json))
+        check_writable(Path(summary_json), keep=[*given, output])
 
     from qcompiler.compiler import Hooks, compile
 
@@ -162,19 +176,28 @@ def compile_command(  # noqa: PLR0913  # one parameter an option
     compiled.save(output)
     summary = dict(compiled.summary)
     missed = missed_goals(summary, min_sqnr, max_top1_drop)
-    _report(summary, output, summary_json, missed=missed, verbose=verbose, quiet=quiet)
-    if remarks:
-        for remark in compiled.remarks:
+    try:
+        _report(summary, output, summary_json, missed=missed, verbose=verbose, quiet=quiet)
+        for remark in compiled.remarks if remarks else ():
             click.echo(f"remark: {remark}", err=True)
+    except (BrokenPipeError, SystemExit):  # rich leaves by SystemExit; the exit code stays that of the goals
+        discard_output()
     return EXIT_GOAL_MISSED if missed else 0
 
 
-def check_writable(path: Path) -> None:
-    """Fail before the work, not after it, where an output could not be written anyway.
+def check_writable(path: Path, *, keep: Iterable[Path]) -> None:
+    """Fail before the work, not after it, where an output could not be written anyway or would replace an input.
+
+    Args:
+        path: the file to be written.
+        keep: files that it must not be.
 
     Raises:
-        UsageError: the directory does not exist or is read-only, or `path` is a directory.
+        UsageError: the directory does not exist or is read-only, or `path` is a directory or to be kept.
     """
+    for other in keep:
+        if path.resolve() == other.resolve():
+            raise UsageError(f"cannot write {path}: that would replace {other}; name another file")
     if path.is_dir():
         raise UsageError(f"cannot write {path}: it is a directory; name a file")
     if not path.parent.is_dir():
@@ -211,7 +234,10 @@ def _dump_after(wanted: tuple[str, ...], known: set[str]) -> Callable[..., None]
 
     def dump(previous: Any, graph: Graph, _following: Any) -> None:  # noqa: ANN401  # Pass | None
         if previous is not None and ("all" in wanted or previous.name in wanted):
-            click.echo(f"// after {previous.name}\n{print_graph(graph)}", err=True)
+            try:
+                click.echo(f"# after {previous.name}\n{print_graph(graph)}", err=True)
+            except BrokenPipeError:  # the reader has seen enough; the model is still wanted
+                discard_output()
 
     return dump
 
@@ -225,6 +251,11 @@ def _report(
     verbose: bool,
     quiet: bool,
 ) -> None:
+    text = json.dumps(summary, indent=2, sort_keys=True) + "\n"
+    if summary_json == "-":
+        click.echo(text, nl=False)
+    elif summary_json is not None:
+        write_atomically(Path(summary_json), text.encode())
     console = Console(stderr=summary_json == "-")
     if not quiet:
         console.print(summary_table(summary))
@@ -237,11 +268,3 @@ def _report(
             click.echo(f"warning: {warning}", err=True)
     for sentence in missed:
         click.echo(f"goal missed: {sentence}", err=True)
-    if summary_json is not None:
-        text = json.dumps(summary, indent=2, sort_keys=True) + "\n"
-        if summary_json == "-":
-            click.echo(text, nl=False)
-        else:
-            from qcompiler.container import write_atomically
-
-            write_atomically(Path(summary_json), text.encode())

@@ -1,6 +1,7 @@
 """How facts look on a terminal."""
 
 import math
+import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -43,20 +44,18 @@ def format_decibels(value: float | str | None) -> str:
 def summary_table(summary: Mapping[str, Any]) -> Table:
     """The closing summary; an artifact's knows nothing of the passes and their times."""
     table = Table(show_header=False, box=None, pad_edge=False)
-    table.add_column(style="bold")
-    table.add_column()
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
     floats = summary["float_nodes"]
-    verdict = "yes, machine-checked" if summary["integer_only"] else f"NO: {len(floats)} float nodes: {_some(floats)}"
+    verdict = "yes, machine-checked"
+    if not summary["integer_only"]:
+        verdict = f"NO: {len(floats)} float {'node' if len(floats) == 1 else 'nodes'}: {_some(floats)}"
     table.add_row("integer-only", verdict)
     proven, total = summary["accumulators_proven"], summary["accumulators_total"]
     headroom = summary["min_headroom_bits"]
     room = "" if headroom is None else f", at least {headroom} bits of headroom"
     table.add_row("accumulators", f"{proven} of {total} proven free of overflow{room}")
-    ratio = summary["model_bytes"] / summary["artifact_bytes"] if summary["artifact_bytes"] else 0
-    table.add_row(
-        "size",
-        f"{format_bytes(summary['model_bytes'])} → {format_bytes(summary['artifact_bytes'])} ({ratio:.2f}× smaller)",
-    )
+    table.add_row("size", _shrinkage(summary["model_bytes"], summary["artifact_bytes"]))
     table.add_row("arena", f"{format_bytes(summary['arena_bytes'])} for one sample")
     for name, value in summary["sqnr_db"].items():
         table.add_row("SQNR", f"{format_decibels(value)}  {name}")
@@ -81,9 +80,29 @@ def summary_table(summary: Mapping[str, Any]) -> Table:
     return table
 
 
+def _shrinkage(model: int, artifact: int) -> str:
+    """``95.8 kB → 30.1 kB (3.18× smaller)``; a tiny model can also grow."""
+    factor = f"{model / artifact:.2f}× smaller" if artifact <= model else f"{artifact / max(model, 1):.2f}× larger"
+    return f"{format_bytes(model)} → {format_bytes(artifact)} ({factor})"
+
+
 def _some(names: Sequence[str], limit: int = 4) -> str:
     shown = ", ".join(names[:limit])
     return shown if len(names) <= limit else f"{shown}, and {len(names) - limit} more"
+
+
+def discard_output() -> None:
+    """Drop what is still to be written: the reader of a pipe has left, or the disk is full.
+
+    Without it the interpreter would complain when it flushes the streams at exit.
+    """
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in filter(None, (sys.stdout, sys.stderr)):  # None where the process was started without
+        try:
+            stream.flush()
+        except OSError:
+            os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)
 
 
 @contextmanager

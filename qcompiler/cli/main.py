@@ -3,25 +3,30 @@
 Exit codes: 0 done; 1 a goal was missed (the model is saved); 2 user fault; 70 internal error; 130 interrupted.
 """
 
+import errno
 import os
+import shlex
 import sys
 import tempfile
 import traceback
-from collections.abc import Sequence
 from importlib.metadata import version
+from pathlib import Path
 
 import click
 
 from qcompiler.cli.compile_command import compile_command
+from qcompiler.cli.display import discard_output
 from qcompiler.cli.inspect_command import inspect_command
 from qcompiler.cli.passes_command import passes_command
 from qcompiler.cli.run_command import run_command
 from qcompiler.errors import InternalError, PassError, QCompilerError
+from qcompiler.suggestions import did_you_mean
 from qcompiler.version import __version__
 
 EXIT_USER_FAULT = 2
 EXIT_INTERNAL = 70
 EXIT_INTERRUPTED = 130
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class AbbreviatingGroup(click.Group):
@@ -30,6 +35,9 @@ class AbbreviatingGroup(click.Group):
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         own = {"--help", "-h", "--version"}
         if args and args[0] not in self.commands and args[0] not in own:
+            hint = did_you_mean(args[0], self.commands) if args[0].isalpha() else ""
+            if hint and not Path(args[0]).exists():
+                raise click.UsageError(f"{args[0]!r} is neither a file nor a sub-command{hint}", ctx)
             args = ["compile", *args]
         return super().parse_args(ctx, args)
 
@@ -48,11 +56,6 @@ cli.add_command(compile_command)
 cli.add_command(run_command)
 cli.add_command(inspect_command)
 cli.add_command(passes_command)
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line and exit with its code."""
-    sys.exit(run(list(sys.argv[1:] if arguments is None else arguments)))
 
 
 def run(arguments: list[str]) -> int:
@@ -74,14 +77,22 @@ def run(arguments: list[str]) -> int:
     except MemoryError:
         _complain("error: out of memory; use fewer or smaller calibration samples, or a machine with more memory")
         return EXIT_USER_FAULT
-    except BrokenPipeError:
-        # The reader of a pipe has left; keep the interpreter from complaining when it flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except (BrokenPipeError, SystemExit):  # the reader of a pipe has seen enough: click and rich leave by SystemExit
+        discard_output()
         return 0
     except Exception as error:  # noqa: BLE001  # the last resort: everything else is a fault of ours
-        _complain(f"internal error: {type(error).__name__}: {error}\n{_save_report(arguments)}")
-        return EXIT_INTERNAL
+        return _unexpected(error, arguments)
     return code if isinstance(code, int) else 0
+
+
+def _unexpected(error: Exception, arguments: list[str]) -> int:
+    """Report an error that nothing expected, within its handler; returns the exit code."""
+    if isinstance(error, OSError) and error.errno in _NO_ROOM:
+        _complain(f"error: the output cannot be written: {error.strerror}")
+        discard_output()
+        return EXIT_USER_FAULT
+    _complain(f"internal error: {type(error).__name__}: {error}\n{_save_report(arguments)}")
+    return EXIT_INTERNAL
 
 
 def _complain(message: str) -> None:
@@ -92,10 +103,10 @@ def _save_report(arguments: list[str]) -> str:
     """Save what reproduces the error being handled; returns a sentence that says where."""
     versions = "\n".join(f"{name} {version(name)}" for name in ("onnx", "numpy", "numba", "llvmlite"))
     versions = f"qcompiler {__version__}\n{versions}\npython {sys.version}"
-    report = f"qcompile {' '.join(arguments)}\n\n{traceback.format_exc()}\n{versions}\n"
+    report = f"qcompile {shlex.join(arguments)}\n\n{traceback.format_exc()}\n{versions}\n"
     try:
         descriptor, name = tempfile.mkstemp(prefix="qcompile-report-", suffix=".txt")
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        with os.fdopen(descriptor, "w", encoding="utf-8", errors="backslashreplace") as file:
             file.write(report)
     except OSError:
         return f"The report could not be saved, so here it is:\n{report}"

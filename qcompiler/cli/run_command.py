@@ -7,6 +7,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from qcompiler.cli.compile_command import check_writable
 from qcompiler.cli.display import format_shape
 from qcompiler.container import write_atomically
 from qcompiler.ir import AnyArray
@@ -31,6 +32,8 @@ def run_command(artifact: Path, data: Path, output: Path | None, threads: int | 
     from qcompiler.calibration.data import open_source
     from qcompiler.model import load
 
+    if output is not None:
+        check_writable(output, keep=[artifact, data])
     model = load(artifact)
     session = model.session(threads)
     results = [session.run(batch.feeds) for batch in open_source(data, model.graph).batches(_BATCH)]

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -219,7 +220,7 @@ def test_interrupt_exits_with_130_and_leaves_nothing(assets, here):
         "        time.sleep(0.01)\n"
         "        yield {'image': numpy.zeros((1, 1, 8, 8), numpy.float32)}\n"
     )
-    command = [sys.executable, "-c", "from qcompiler.cli.main import main; main()"]
+    command = [sys.executable, "-m", "qcompiler"]
     process = subprocess.Popen(
         [*command, str(assets / "digits_cnn.onnx"), "--calibrate", f"{slow}:samples"],
         stderr=subprocess.PIPE,
@@ -235,3 +236,104 @@ def test_interrupt_exits_with_130_and_leaves_nothing(assets, here):
     assert "interrupted" in rest
     assert "Traceback" not in rest
     assert [p.name for p in here.iterdir() if p.suffix != ".py" and p.name != "__pycache__"] == []
+
+
+def test_help_groups_the_options(capsys):
+    assert run(["compile", "--help"]) == 0
+    shown = capsys.readouterr().out
+    headings = ["Data:", "Compilation:", "Goals:", "Output:", "Looking inside:", "Other options:"]
+    positions = [shown.index(f"\n{heading}\n") for heading in headings]
+    assert positions == sorted(positions)
+    assert shown.index("--calibrate ") < positions[1]
+
+
+def test_a_mistyped_subcommand_is_not_taken_for_a_model(here, capsys):
+    assert run(["inspekt", "some.qc"]) == 2
+    assert "did you mean 'inspect'?" in capsys.readouterr().err
+    (here / "inspekt").write_bytes(b"no model")
+    assert run(["inspekt"]) == 2
+    assert "not an ONNX model" in capsys.readouterr().err
+
+
+def test_the_pipeline_of_a_level_needs_no_model(capsys):
+    assert run(["-O0", "--print-pipeline"]) == 0
+    assert "quantize" in capsys.readouterr().out
+    assert run(["-O0"]) == 2
+    assert "Missing argument 'MODEL.onnx'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["-o", "model.onnx"],
+        ["-o", "./sub/../model.onnx"],
+        ["--calibrate", "data.npz", "-o", "data.npz"],
+        ["--validate", "data.npz", "-o", "data.npz"],
+        ["--summary-json", "model.onnx"],
+        ["-o", "out", "--summary-json", "out"],
+    ],
+)
+def test_an_output_never_replaces_an_input_or_another_output(assets, here, capsys, options):
+    (here / "sub").mkdir()
+    for name, source in (("model.onnx", "digits_cnn.onnx"), ("data.npz", "digits_calibration.npz")):
+        Path(name).write_bytes((assets / source).read_bytes())
+    assert run(["model.onnx", *options]) == 2
+    assert "would replace" in capsys.readouterr().err
+    assert Path("model.onnx").read_bytes() == (assets / "digits_cnn.onnx").read_bytes()
+    assert Path("data.npz").read_bytes() == (assets / "digits_calibration.npz").read_bytes()
+    assert not Path("out").exists()
+
+
+def test_run_never_replaces_its_input(assets, artifact, capsys):
+    Path("in.npz").write_bytes((assets / "digits_test.npz").read_bytes())
+    assert run(["run", str(artifact), "--input", "in.npz", "--output", "in.npz"]) == 2
+    assert "would replace" in capsys.readouterr().err
+    assert Path("in.npz").read_bytes() == (assets / "digits_test.npz").read_bytes()
+
+
+def in_a_process(arguments: list[str], **options: Any) -> "subprocess.Popen[bytes]":
+    """The command in a process of its own, with a standard output and error of its own."""
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(p for p in sys.path if p)} | options.pop("env", {})
+    return subprocess.Popen([sys.executable, "-m", "qcompiler", *arguments], env=environment, **options)
+
+
+def test_a_reader_that_leaves_early_loses_nothing(assets):
+    arguments = [str(assets / "digits_cnn.onnx"), "--print-after", "all", "--summary-json", "facts.json"]
+    reading, writing = os.pipe()
+    with in_a_process(arguments, stdout=writing, stderr=writing) as process:
+        os.close(writing)
+        assert os.read(reading, 5) == b"# aft"
+        os.close(reading)
+        assert process.wait(timeout=120) == 0
+    assert Path("digits_cnn.qc").exists()
+    assert json.loads(Path("facts.json").read_text())["integer_only"]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no device that is always full")
+def test_a_full_disk_under_standard_output_is_no_fault_of_ours():
+    with Path("/dev/full").open("wb") as full:
+        process = in_a_process(["passes"], stdout=full, stderr=subprocess.PIPE)
+        _, shown = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert b"No space left on device" in shown
+    assert b"report" not in shown
+
+
+def test_an_encoding_without_our_signs_is_no_obstacle(assets):
+    arguments = [str(assets / "digits_cnn.onnx"), "--calibrate", str(assets / "digits_calibration.npz")]
+    with in_a_process(arguments, stdout=subprocess.PIPE, env={"PYTHONIOENCODING": "ascii"}) as process:
+        shown, _ = process.communicate(timeout=120)
+    assert process.returncode == 0
+    assert b"95.8 kB ?" in shown
+
+
+@pytest.mark.parametrize("wait", [0.0, 0.1, 0.2])
+def test_an_interrupt_while_the_command_starts_leaves_no_traceback(wait):
+    with in_a_process(["passes"], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        time.sleep(0.1 + wait)
+        process.send_signal(signal.SIGINT)
+        _, shown = process.communicate(timeout=60)
+    # Python's own start may be hit as well, in which case the signal ends the process.
+    assert process.returncode in (0, 130, -signal.SIGINT)
+    if process.returncode != -signal.SIGINT:
+        assert b"Traceback" not in shown

@@ -51,7 +51,7 @@ def test_the_default_is_level_2_for_int8():
 
 
 def test_unknown_targets_and_levels_are_named():
-    with pytest.raises(UsageError, match=r"there is no target 'int4'; did you mean 'int8'\?; the targets are: int8"):
+    with pytest.raises(UsageError, match=r"there is no target 'int4'; the targets are: int8; did you mean 'int8'\?"):
         pipeline_for("int4")
     for level in (-1, 4):
         with pytest.raises(UsageError, match=f"there is no optimization level {level}; the levels are 0 to 3"):
