@@ -13,12 +13,20 @@ from qcompiler.calibration.data import open_source
 from qcompiler.errors import UsageError
 from qcompiler.evaluation import evaluate
 from qcompiler.importer import import_model
-from qcompiler.ir import AnyArray, Graph, ops
+from qcompiler.ir import AnyArray, Graph, Stage, ops
 from qcompiler.model import CompiledModel
-from qcompiler.pass_manager import PassContext, PassManager, PipelineCallback, format_pipeline, parse_pipeline
+from qcompiler.pass_manager import (
+    PassContext,
+    PassManager,
+    PipelineCallback,
+    check_stages,
+    format_pipeline,
+    parse_pipeline,
+)
 from qcompiler.passes.expose_integer_io import ExposeIntegerIo
 from qcompiler.passes.prove_accumulators import prove
 from qcompiler.pipeline import pipeline_for
+from qcompiler.runtime.cores import thread_count
 from qcompiler.summary import evaluation_facts, pass_facts, structure_facts
 from qcompiler.version import __version__
 
@@ -83,7 +91,7 @@ def compile(  # noqa: PLR0913  # the options of the command line, all but three 
     Raises:
         ModelError: the model cannot be read or is malformed; `UnsupportedOpError` lists what has no form here.
         CalibrationDataError: data that does not fit the model.
-        UsageError: an unknown target, level, method, pass or option.
+        UsageError: an unknown target, level, method, pass or option, or passes that do not lead to an integer graph.
         PassError: a pass failed; the message names the reproducer.
     """
     started = time.perf_counter()
@@ -91,6 +99,12 @@ def compile(  # noqa: PLR0913  # the options of the command line, all but three 
     if io not in ("float", "integer"):
         raise UsageError(f"io={io!r} is neither 'float' nor 'integer'")
     pipeline = parse_pipeline(passes) if passes is not None else pipeline_for(target, opt_level)
+    if (end := check_stages(pipeline, Stage.FLOAT)) is not Stage.INTEGER:
+        raise UsageError(
+            f"the passes end in the {end} stage, and only an integer graph is a compiled model; "
+            "--print-pipeline shows a complete pipeline, tools/viz.py --stage the graph in between"
+        )
+    thread_count(threads)
     graph = import_model(model, dims=dims)
     float_graph = graph.clone()
     source = open_source(calibration, graph) if calibration is not None else None
@@ -177,8 +191,8 @@ def memory_facts(graph: Graph) -> dict[str, Any]:
 
 def model_facts(model: "str | os.PathLike[str] | bytes | ModelProto") -> tuple[int, str]:
     """Size and SHA-256 of the model's own bytes (external data not counted)."""
-    if isinstance(model, bytes):
-        data = model
+    if isinstance(model, bytes | bytearray | memoryview):
+        data = bytes(model)
     elif isinstance(model, (str, os.PathLike)):
         data = Path(model).read_bytes()
     else:

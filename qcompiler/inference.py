@@ -3,10 +3,10 @@
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+import numpy.typing as npt
 
 from qcompiler.errors import RuntimeInputError, UsageError
 from qcompiler.ir import AnyArray, Dim, DType, Value
@@ -57,37 +57,54 @@ class InferenceSession:
 
     def __init__(
         self,
-        path_or_bytes: str | os.PathLike[str] | bytes,
+        path_or_bytes: str | os.PathLike[str] | bytes | bytearray | memoryview,
         sess_options: SessionOptions | None = None,
         providers: Sequence[str | tuple[str, Mapping[str, Any]]] | None = None,
         *,
         threads: int | None = None,
     ) -> None:
-        names = [p if isinstance(p, str) else p[0] for p in providers or [_PROVIDER]]
+        listed = [providers] if isinstance(providers, str) else providers or [_PROVIDER]
+        names = [p if isinstance(p, str) else p[0] for p in listed]
         if _PROVIDER not in names:
             raise UsageError(f"providers {names} have no {_PROVIDER}, the only one there is; add it or leave them out")
         if threads is None and sess_options is not None:
             threads = getattr(sess_options, "intra_op_num_threads", 0) or None
-        self._model: CompiledModel = load(path_or_bytes if isinstance(path_or_bytes, bytes) else Path(path_or_bytes))
+        self._model: CompiledModel = load(path_or_bytes)
         self._session = self._model.session(threads)
 
     def run(
         self,
         output_names: Sequence[str] | None,
-        input_feed: Mapping[str, AnyArray],
+        input_feed: Mapping[str, npt.ArrayLike],
         run_options: object = None,  # noqa: ARG002  # onnxruntime callers pass it by position; nothing in it applies
     ) -> list[AnyArray]:
         """The named outputs (all, in order, for None or an empty list) for one batch of inputs.
 
+        Inputs are arrays of the dtypes that `get_inputs` tells; lists are converted to them.
+
         Raises:
             RuntimeInputError: an unknown output, a missing or unknown input, or a wrong dtype or shape.
         """
-        outputs = self._session.run({name: np.asarray(array) for name, array in input_feed.items()})
+        if isinstance(output_names, str):
+            raise RuntimeInputError(
+                f"output_names is the string {output_names!r}; give a list of names, or None for all"
+            )
+        outputs = self._session.run({name: self._array(name, given) for name, given in input_feed.items()})
         wanted = list(output_names or outputs)
         for name in wanted:
             if name not in outputs:
                 raise RuntimeInputError(f"there is no output {name!r}; the model has {', '.join(map(repr, outputs))}")
         return [outputs[name] for name in wanted]
+
+    def _array(self, name: str, given: npt.ArrayLike) -> AnyArray:
+        """A feed as an array; a list gets the dtype of the input, anything else keeps its own."""
+        value = self._model.graph.get_value(name)
+        if not isinstance(given, list | tuple) or value is None:
+            return np.asarray(given)
+        try:
+            return np.array(given, value.type.dtype.numpy)
+        except (ValueError, TypeError, OverflowError) as error:
+            raise RuntimeInputError(f"input {name!r} is no {value.type.dtype.numpy} array: {error}") from error
 
     def get_inputs(self) -> list[NodeArg]:
         """The inputs, in order."""

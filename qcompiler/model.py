@@ -56,7 +56,9 @@ class CompiledModel:
         return Session(self.graph, threads=threads)
 
 
-def load(path_or_bytes: str | os.PathLike[str] | bytes, *, mmap: bool = False) -> CompiledModel:
+def load(
+    path_or_bytes: str | os.PathLike[str] | bytes | bytearray | memoryview, *, mmap: bool = False
+) -> CompiledModel:
     """Read a compiled model. Everything is checked: checksums, the graph, the overflow proof.
 
     Args:
@@ -66,8 +68,8 @@ def load(path_or_bytes: str | os.PathLike[str] | bytes, *, mmap: bool = False) -
     Raises:
         ArtifactError: the file cannot be read, is truncated, altered or of another version.
     """
-    if isinstance(path_or_bytes, bytes):
-        graph, summary, provenance = decode(path_or_bytes, "the given bytes")
+    if isinstance(path_or_bytes, bytes | bytearray | memoryview):
+        graph, summary, provenance = decode(bytes(path_or_bytes), "the given bytes")
     else:
         path = Path(path_or_bytes)
         graph, summary, provenance = decode(read_file(path, map_file=mmap), str(path))

@@ -4,6 +4,8 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+from qcompiler.errors import UsageError
+
 _CGROUP = Path("/sys/fs/cgroup")
 _CPUS = Path("/sys/devices/system/cpu")
 
@@ -20,6 +22,19 @@ def usable_cores() -> int:
     """
     cores = {_siblings(cpu) for cpu in _allowed()}
     return _within_quota(len(cores))
+
+
+def thread_count(threads: object) -> int:
+    """`threads`, or as many as there are usable cores for None.
+
+    Raises:
+        UsageError: it is not a positive integer.
+    """
+    if threads is None:
+        return usable_cores()
+    if not isinstance(threads, int) or threads < 1:
+        raise UsageError(f"threads must be at least 1 and a whole number, not {threads!r}")
+    return threads
 
 
 def _allowed() -> set[int]:

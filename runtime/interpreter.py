@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from qcompiler.errors import RuntimeInputError, UsageError
+from qcompiler.errors import RuntimeInputError
 from qcompiler.ir.types import AnyArray, format_shape
-from qcompiler.runtime.cores import usable_cores, usable_processors
+from qcompiler.runtime.cores import thread_count, usable_processors
 from qcompiler.runtime.kernels.registry import Progress, compile_kernels, kernel_named, registered_kernels
 from qcompiler.runtime.planner import Placement, place
 from qcompiler.runtime.program import Buffer, Program, Storage, empty_aligned
@@ -47,9 +47,7 @@ class Plan:
 
     def __init__(self, program: Program, threads: int | None = None, *, progress: Progress | None = None) -> None:
         self.program = program
-        self.threads = usable_cores() if threads is None else threads
-        if self.threads < 1:
-            raise UsageError(f"threads must be at least 1, not {threads}")
+        self.threads = thread_count(threads)
         verify_program(program, {name: kernel_named(name).words for name in registered_kernels()})
         self.placement: Placement = place(program)
         verify_placement(program, self.placement)

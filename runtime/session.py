@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 
 from qcompiler.ir import AnyArray, Graph
 from qcompiler.ir.types import bind_shape, split_dim
-from qcompiler.runtime.cores import usable_cores
+from qcompiler.runtime.cores import thread_count
 from qcompiler.runtime.interpreter import Plan, PlanCache, Shapes
 from qcompiler.runtime.lowering import PackedModel, lower
 from qcompiler.runtime.planner import Placement, place
@@ -29,11 +29,14 @@ class Session:
         graph: a graph whose stage is float, observed or integer.
         threads: default: one for each physical core that the process may use.
         progress: told of each kernel that has to be compiled because no cache has it.
+
+    Raises:
+        UsageError: `threads` is not a positive integer.
     """
 
     def __init__(self, graph: Graph, *, threads: int | None = None, progress: Progress | None = None) -> None:
         self.graph = graph
-        self.threads = usable_cores() if threads is None else threads
+        self.threads = thread_count(threads)
         self._model = PackedModel(graph)
         on_kernel = None if progress is None else _KernelProgress(progress)
         self._plans = PlanCache(self._program, self.threads, progress=on_kernel)

@@ -96,6 +96,44 @@ def test_results_of_earlier_calls_stay_as_they_were(session, heldout_images):
     assert np.array_equal(first, kept)
 
 
+def test_lists_become_arrays_of_the_inputs_dtype(session, heldout_images):
+    expected = session.run(None, {"image": heldout_images[:2]})[0]
+    assert np.array_equal(session.run(None, {"image": heldout_images[:2].tolist()})[0], expected)
+    with pytest.raises(RuntimeInputError, match="'image' is no float32 array"):
+        session.run(None, {"image": [[1.0], [2.0, 3.0]]})
+
+
+def test_names_in_a_lone_string_are_not_taken_letter_by_letter(model, session, heldout_images):
+    with pytest.raises(RuntimeInputError, match="'logits'; give a list"):
+        session.run("logits", {"image": heldout_images[:2]})
+    with pytest.raises(UsageError, match=r"\['CUDAExecutionProvider'\]"):
+        qcompiler.InferenceSession(model.to_bytes(), providers="CUDAExecutionProvider")
+
+
+@pytest.mark.parametrize("threads", [0, -1, 1.5, "2"])
+def test_a_thread_count_is_a_positive_integer(assets, model, threads):
+    with pytest.raises(UsageError, match="threads must be at least 1"):
+        qcompiler.InferenceSession(model.to_bytes(), threads=threads)
+    with pytest.raises(UsageError, match="threads must be at least 1"):
+        qcompiler.compile(assets / "digits_dsnet.onnx", threads=threads)
+
+
+@pytest.mark.parametrize("kind", [bytearray, memoryview])
+def test_models_come_in_any_kind_of_bytes(assets, model, heldout_images, kind):
+    feeds = {"image": heldout_images[:3]}
+    expected = model.session().run(feeds)["logits"]
+    assert np.array_equal(qcompiler.load(kind(model.to_bytes())).session().run(feeds)["logits"], expected)
+    assert np.array_equal(qcompiler.InferenceSession(kind(model.to_bytes())).run(None, feeds)[0], expected)
+    data = (assets / "digits_cnn.onnx").read_bytes()
+    assert qcompiler.compile(kind(data)).provenance == qcompiler.compile(data).provenance
+
+
+@pytest.mark.parametrize("passes", ["", "dead-code", "insert-observers,calibrate,propagate-ranges,quantize"])
+def test_passes_that_give_no_integer_graph_are_refused(assets, passes):
+    with pytest.raises(UsageError, match="only an integer graph is a compiled model"):
+        qcompiler.compile(assets / "digits_cnn.onnx", passes=passes)
+
+
 def test_an_onnx_file_is_refused(assets):
     with pytest.raises(ArtifactError, match="is not a compiled model"):
         qcompiler.InferenceSession(assets / "digits_cnn.onnx")
