@@ -87,6 +87,8 @@ def _parse(data: bytes, label: str) -> ModelProto:
     for magic, what in _FOREIGN:
         if data.startswith(magic):
             raise ModelError(f"{label}: is not an ONNX model but {what}; export the model to ONNX first")
+    if data.startswith(b"QCMODEL\n"):
+        raise ModelError(f"{label}: is a compiled model already; run it with `qcompile run`, or give the ONNX file")
     if data[4:8] == b"TFL3":
         raise ModelError(f"{label}: is not an ONNX model but a TensorFlow Lite one; convert it to ONNX first")
     model = ModelProto()
@@ -199,6 +201,12 @@ def _explain_order(start: NodeProto, producer: dict[str, NodeProto], label: str)
 def _run_checker(model: ModelProto, label: str, folder: Path | None) -> None:
     if any(not _has_schema(node) for node in model.graph.node):
         return  # the checker stops at the first unknown op; the importer lists them all
+    for output in model.graph.output:  # of which the checker says only that something has no shape
+        if output.type.HasField("tensor_type") and not output.type.tensor_type.HasField("shape"):
+            raise ModelError(
+                f"{label}: output '{output.name}' has no shape, not even a rank; export it with one, or save the model "
+                "as onnx.shape_inference.infer_shapes(model) gives it"
+            )
     external = [t for t in model.graph.initializer if t.data_location == onnx.TensorProto.EXTERNAL]
     for tensor in external:
         locate_external(tensor, folder, f"{label}: tensor '{tensor.name}'")

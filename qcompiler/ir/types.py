@@ -20,6 +20,8 @@ Dim = int | str
 Shape = tuple[Dim, ...]
 AnyArray = npt.NDArray[Any]
 
+_MOST_ELEMENTS = 2**48
+"""Of a tensor, symbols counted as 1: what could never be held in memory, while counts of bytes stay below 2^63."""
 _DIM = re.compile(r"(?:([1-9][0-9]*)\*)?([A-Za-z_][A-Za-z0-9_.]*)\Z")
 
 
@@ -134,12 +136,14 @@ class TensorType:
     quant: QuantParams | None = None
 
     def __post_init__(self) -> None:
+        elements = 1
         for dim in self.shape:
-            if isinstance(dim, str):
-                if not _DIM.match(dim):
-                    raise VerifyError(f"{dim!r} is not a dimension: expected an integer, a name or k*name")
-            elif dim < 0:
+            size = split_dim(dim)[0]
+            if size < 0:
                 raise VerifyError(f"dimension {dim} of shape {format_shape(self.shape)} is negative")
+            elements *= size or 1
+        if elements > _MOST_ELEMENTS:
+            raise VerifyError(f"shape {format_shape(self.shape)} has more than 2^48 elements")
         if self.quant is not None:
             if not self.dtype.is_integer:
                 raise VerifyError(f"a value of dtype {self.dtype} cannot have quantization parameters")

@@ -129,6 +129,20 @@ def test_an_output_that_nothing_defines(model):
         import_model(model(RELU, {"x": (2,)}, outputs=["z"]))
 
 
+def test_an_output_without_shape(model):
+    source = model(RELU, {"x": (2,)})
+    source.graph.output[0].type.tensor_type.ClearField("shape")
+    with pytest.raises(ModelError, match=r"output 'y' has no shape.*infer_shapes"):
+        import_model(source)
+    import_model(onnx.shape_inference.infer_shapes(source))
+
+
+def test_a_compiled_model(tmp_path):
+    (tmp_path / "model.qc").write_bytes(b"QCMODEL\n" + bytes(100))
+    with pytest.raises(ModelError, match="is a compiled model already; run it with `qcompile run`"):
+        import_model(tmp_path / "model.qc")
+
+
 def test_a_node_without_outputs(model):
     source = model(RELU, {"x": (2,)})
     source.graph.node.append(helper.make_node("Relu", ["x"], [], name="nothing"))

@@ -192,6 +192,8 @@ ERRORS = [
     (in_graph("%a, %b: f32[1] = relu(%x)"), "line 4, column 3", "all have a type or none"),
     (in_graph("%a, %b = split(%x) {axis=1, sizes=[1, 3]}"), "line 4, column 3", "needs a name: @name"),
     (in_graph("input %i: f33[1]"), "line 4, column 13", "expected a dtype"),
+    (in_graph("input %i: f32[N,1099511627776,0,1099511627776]"), "line 4, column 13", "more than 2^48 elements"),
+    (in_graph("%y = reduce_mean(%x) {axes=[0, -2], keepdims=true}"), "line 4, column 3", "name an axis twice"),
     (in_graph("input %i: f32[-1]"), "line 4, column 13", "dimension -1 of shape [-1] is negative"),
     (in_graph("input %i: f32[0*N]"), "line 4, column 19", "expected a symbol, multiplied by 2 or more"),
     (in_graph("input %i: u8[1]<scale=0, zero_point=0>"), "line 4, column 13", "finite and positive, not 0.0"),

@@ -110,8 +110,14 @@ def join_layout(batch: Dim, channels: Dim, spatial: Sequence[Dim], layout: str) 
 
 
 def reduce_shape(shape: Shape, axes: Sequence[int], *, keepdims: bool) -> Shape:
-    """Shape after a reduction over `axes`."""
+    """Shape after a reduction over `axes`.
+
+    Raises:
+        VerifyError: an axis lies outside the rank or is given twice.
+    """
     drop = {normalize_axis(axis, len(shape)) for axis in axes}
+    if len(drop) < len(axes):
+        raise VerifyError(f"axes {', '.join(map(str, axes))} name an axis twice")
     if keepdims:
         return tuple(1 if i in drop else d for i, d in enumerate(shape))
     return tuple(d for i, d in enumerate(shape) if i not in drop)
