@@ -73,5 +73,8 @@ def coerce(value: object, annotation: Annotation) -> typing.Any:  # noqa: ANN401
             return tuple(coerce(item, arguments[0]) for item in value)
         return tuple(coerce(item, member) for item, member in zip(value, arguments, strict=True))
     if annotation is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError:
+            raise ValueError(f"{value.bit_length()} bits are too many for a float") from None
     raise ValueError(f"expected {describe(annotation)}, found {value!r}")

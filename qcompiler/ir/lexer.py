@@ -6,7 +6,9 @@ from typing import NoReturn
 
 from qcompiler.errors import ParseError
 
-_TOKEN = re.compile(r'(?:\s|#[^\n]*)*([A-Za-z0-9_.+\-]+|"(?:[^"\\\n]|\\.)*"|[^\s#])')
+# Nothing here gives back what it took: a match takes time linear in its length, and a comment makes no tokens. So the
+# end and a string that is not closed are tokens too.
+_TOKEN = re.compile(r'(?:\s|#[^\n]*+)*+([A-Za-z0-9_.+\-]++|"(?:[^"\\\n]|\\.)*+"?|[^\s#]|\Z)')
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.]*\Z")
 _INTEGER = re.compile(r"-?[0-9]+\Z")
 _FLOAT = re.compile(r"(?:-?(?:[0-9]+(?:\.[0-9]*)?(?:[eE][+-]?[0-9]+)?|inf)|nan)\Z")

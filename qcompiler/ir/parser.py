@@ -7,11 +7,12 @@ import dataclasses
 import math
 import re
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
 from qcompiler.errors import UsageError, VerifyError
-from qcompiler.ir.attributes import coerce, describe
+from qcompiler.ir.attributes import Annotation, coerce, describe
 from qcompiler.ir.graph import Graph, Value, content_digest
 from qcompiler.ir.lexer import TokenStream
 from qcompiler.ir.op import AttributeValue, Op, Stage, attribute_types, op_class, op_classes
@@ -135,11 +136,11 @@ class _Parser:
             tokens.expect(",")
         tokens.expect("scale")
         tokens.expect("=")
-        scale = coerce(self._literal(), float if axis is None else tuple[float, ...])
+        scale = self._literal_of(float if axis is None else tuple[float, ...], "the scale")
         tokens.expect(",")
         tokens.expect("zero_point")
         tokens.expect("=")
-        zero_point = coerce(self._literal(), int | tuple[int, ...])
+        zero_point = self._literal_of(int if axis is None else int | tuple[int, ...], "the zero point")
         tokens.expect(">")
         scales = scale if isinstance(scale, tuple) else (scale,)
         zero_points = zero_point if isinstance(zero_point, tuple) else (zero_point,) * len(scales)
@@ -248,11 +249,7 @@ class _Parser:
                     has = ", ".join(annotations) or "none"
                     tokens.reject(f"{cls.name} has the attributes {has}, each at most once", position)
                 tokens.expect("=")
-                position = tokens.position
-                try:
-                    attributes[name] = coerce(self._literal(), annotations[name])
-                except ValueError:
-                    tokens.reject(f"attribute {name} of {cls.name}: expected {describe(annotations[name])}", position)
+                attributes[name] = self._literal_of(annotations[name], f"attribute {name} of {cls.name}")
                 if tokens.current != "}":
                     tokens.expect(",")
         required = [f.name for f in dataclasses.fields(cls) if f.default is dataclasses.MISSING]
@@ -261,6 +258,13 @@ class _Parser:
         return cls(**attributes)
 
     # ---- literals ----------------------------------------------------------------------------------------------
+
+    def _literal_of(self, annotation: Annotation, what: str) -> Any:  # noqa: ANN401  # what the annotation says
+        position = self._tokens.position
+        try:
+            return coerce(self._literal(), annotation)
+        except ValueError:
+            self._tokens.reject(f"{what}: expected {describe(annotation)}", position)
 
     def _literal(self) -> AttributeValue:
         if self._tokens.take("["):

@@ -154,6 +154,18 @@ def test_comments_and_white_space_mean_nothing():
     assert (graph.stage, graph.allow_float, graph.inputs[0].type.shape) == (Stage.INTEGER, True, ())
 
 
+@pytest.mark.parametrize("end", ["# relu", "\n# a b\n", "\n" + "#" * 60, "\n \n#\n \n"])
+def test_a_comment_may_end_the_text(end: str):
+    assert parse_graph("qir 1 graph g float {}" + end).name == "g"
+
+
+@pytest.mark.parametrize("filling", [" ", "#", '"', '\\"', "# a\n", "-", "\\", "\r"])
+def test_hostile_text_takes_linear_time(filling: str):
+    """Any backtracking over these 400,000 characters would take minutes at least."""
+    with pytest.raises(ParseError):
+        parse_graph("qir 1 graph " + filling * (400_000 // len(filling)))
+
+
 def test_quantization_parameters_read_back():
     graph = Graph("g", Stage.QUANTIZED)
     graph.add_input("a", TensorType(DType.U8, (2,), QuantParams.per_tensor(1 / 3, 7)))
@@ -198,6 +210,9 @@ ERRORS = [
     (in_graph("input %i: f32[0*N]"), "line 4, column 19", "expected a symbol, multiplied by 2 or more"),
     (in_graph("input %i: u8[1]<scale=0, zero_point=0>"), "line 4, column 13", "finite and positive, not 0.0"),
     (in_graph("input %i: u8[1]<scale=1, zero_point=256>"), "line 4, column 13", "lies outside [0, 255] of u8"),
+    (in_graph("input %i: u8[2]<scale=[1, 2], zero_point=0>"), "line 4, column 25", "the scale: expected float"),
+    (in_graph("input %i: u8[2]<scale=1, zero_point=[0, 1]>"), "line 4, column 39", "the zero point: expected int"),
+    (in_graph(f"input %i: u8[2]<scale={10**400}, zero_point=0>"), "line 4, column 25", "the scale: expected float"),
     (in_graph("const %c: s8[2] = [1, 128]"), "line 4, column 21", "2 elements do not make 2 of s8"),
     (in_graph("const %c: s8[2] = [1]"), "line 4, column 21", "1 elements do not make 2 of s8"),
     (in_graph("const %c: f16[1] = [1e6]"), "line 4, column 22", "1 elements do not make 1 of f16"),
