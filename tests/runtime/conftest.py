@@ -1,6 +1,7 @@
 """A second way to run programs: one share after another, without planner and threads, every byte watched."""
 
 import ctypes
+import mmap
 from collections.abc import Callable, Mapping
 from unittest import mock
 
@@ -10,11 +11,12 @@ import pytest
 from qcompiler.ir import AnyArray, Graph
 from qcompiler.runtime.kernels.registry import kernel_named, registered_kernels
 from qcompiler.runtime.lowering import PackedModel, context, lower
-from qcompiler.runtime.program import Buffer, Instruction, Program, empty_aligned
+from qcompiler.runtime.program import Buffer, Instruction, Program
 from qcompiler.runtime.reference import bind_feeds
 from qcompiler.runtime.verify import verify_program
 
-GUARD_BYTES, GUARD, GARBAGE = 64, 0x5A, 0xC3
+GUARD, GARBAGE = 0x5A, 0xC3
+_LIBC = ctypes.CDLL(None)
 Execute = Callable[[Graph, Mapping[str, AnyArray], int], dict[str, AnyArray]]
 
 
@@ -31,21 +33,35 @@ def run_in_shares() -> Execute:
     return run
 
 
+def _guarded(nbytes: int, itemsize: int) -> tuple[AnyArray, AnyArray]:
+    """Guard bytes, then u8[nbytes], then a page that no one may touch: who reads or writes beyond ends the process.
+
+    The end is no more than rounded up to the element, so that the start is as badly aligned as a caller's may be.
+    """
+    room = -(-max(nbytes, 1) // mmap.PAGESIZE) * mmap.PAGESIZE
+    whole = np.frombuffer(mmap.mmap(-1, room + mmap.PAGESIZE), np.uint8)
+    if hasattr(_LIBC, "mprotect"):
+        assert _LIBC.mprotect(ctypes.c_void_p(whole.ctypes.data + room), mmap.PAGESIZE, 0) == 0
+    start = (room - nbytes) // itemsize * itemsize
+    whole[:start] = GUARD
+    return whole[:start], whole[start : start + nbytes]
+
+
 class _Memory:
-    """Every buffer that owns bytes has an array of its own, full of garbage and followed by guard bytes."""
+    """Every buffer that owns bytes has memory of its own, full of garbage, see `_guarded`."""
 
     def __init__(self, program: Program, feeds: Mapping[str, AnyArray]) -> None:
         self.program = program
         self.arrays: dict[int, AnyArray] = {}
+        self.before: dict[int, AnyArray] = {}
         given = {port.buffer.id: np.ascontiguousarray(feeds[port.name]) for port in program.inputs}
         for buffer in program.buffers:
             if buffer.parent is None:
-                array = empty_aligned(buffer.nbytes + GUARD_BYTES)
-                array[:] = GUARD
-                array[: buffer.nbytes] = GARBAGE
+                self.before[buffer.id], array = _guarded(buffer.nbytes, buffer.dtype.itemsize)
+                array[:] = GARBAGE
                 source = given.get(buffer.id, program.constants.get(buffer.id))
                 if source is not None:
-                    array[: buffer.nbytes] = source.reshape(-1).view(np.uint8)
+                    array[:] = source.reshape(-1).view(np.uint8)
                 self.arrays[buffer.id] = array
 
     def run(self, shares: int) -> dict[str, AnyArray]:
@@ -54,7 +70,7 @@ class _Memory:
             self._call(instruction, min(shares, instruction.shares) if instruction.scratch else shares)
         for buffer in self.program.buffers:
             if buffer.parent is None:
-                assert (self.arrays[buffer.id][buffer.nbytes :] == GUARD).all(), f"{buffer.name} was overrun"
+                assert (self.before[buffer.id] == GUARD).all(), f"bytes before {buffer.name} were written"
         return {port.name: self._read(port.buffer) for port in self.program.outputs}
 
     def _call(self, instruction: Instruction, shares: int) -> None:
