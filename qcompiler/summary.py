@@ -1,8 +1,9 @@
 """The facts of a compilation: the closing summary on screen, in ``--summary-json`` and in `CompiledModel.summary`.
 
-Keys: `integer_only`, `float_nodes`, `accumulators_proven`, `accumulators_total`, `min_headroom_bits`, `model_bytes`,
-`artifact_bytes`, `arena_bytes`, `arena_lower_bound_bytes`, `sqnr_db`, `top1_float`, `top1_int`, `agreement`,
-`evaluated_on`, `evaluated_samples`, `calibration`, `passes`, `seconds`, `warnings`.
+Keys: `model`, `target`, `opt_level`, `integer_only`, `float_nodes`, `accumulators_proven`, `accumulators_total`,
+`min_headroom_bits`, `model_bytes`, `artifact_bytes`, `arena_bytes`, `arena_lower_bound_bytes`, `sqnr_db`, `top1_float`,
+`top1_int`, `agreement`, `evaluated_on`, `evaluated_samples`, `calibration`, `interface`, `io`, `passes`, `seconds`,
+`warnings`. README.md explains them.
 """
 
 import math

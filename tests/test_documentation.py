@@ -8,6 +8,7 @@ set-up commands.
 
 import doctest
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -73,6 +74,15 @@ def test_examples_are_found(tmp_path: Path):
     assert fenced(page, "python").split("\n")[2] == "x = 1"
     assert fenced(page, "python").split() == ["x", "=", "1"]
     assert list(commands(page)) == [[*QCOMPILE, "a", "-o", "b"]]
+
+
+@pytest.mark.skipif(ROOT / "README.md" not in PAGES, reason="the tests of the wheel have no README")
+def test_the_readme_explains_every_key_of_the_summary(assets: Path):
+    import qcompiler
+
+    table = (ROOT / "README.md").read_text("utf-8").partition("| key | meaning |")[2].partition("\n\n")[0]
+    explained = [key for row in table.splitlines() if row for key in re.findall(r"`(\w+)`", row.split("|")[1])]
+    assert sorted(explained) == sorted(qcompiler.compile(assets / "digits_cnn.onnx").summary)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
