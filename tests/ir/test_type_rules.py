@@ -135,6 +135,10 @@ def test_shapes(body: str, expected: str):
             "input %x: f32[1,1,2,2] %y = max_pool(%x) {kernel=[3,3], strides=[1,1], pads=[0,0,0,0], dilations=[1,1]}",
             "a window of 3 does not fit into 2 elements padded by 0 and 0",
         ),
+        (
+            "input %x: f32[1,1,2] %y = max_pool(%x) {kernel=[1], strides=[1], pads=[0,0], dilations=[4294967296]}",
+            "dilation 4294967296, pads 0, 0 out of range",
+        ),
         ("input %x: f32[2] %y = add(%x, %x) {clamp=[1.0, 0.0]}", r"clamp \[1.0, 0.0\] is no range"),
     ],
 )

@@ -5,6 +5,9 @@ from collections.abc import Sequence
 from qcompiler.errors import VerifyError
 from qcompiler.ir.types import Dim, Shape, format_shape, multiply_dims
 
+_LARGEST_PARAMETER = 2**31
+"""Of a window: beyond it, products of a kernel size and a dilation could leave 64 bits."""
+
 
 def broadcast_shapes(a: Shape, b: Shape) -> Shape:
     """NumPy broadcasting; a symbol goes with itself or with 1.
@@ -55,7 +58,8 @@ def window_output(
     Raises:
         VerifyError: there is no position at all, or a parameter is out of range.
     """
-    if kernel < 1 or stride < 1 or dilation < 1 or pad_begin < 0 or pad_end < 0:
+    parameters = (kernel, stride, dilation, pad_begin, pad_end)
+    if min(kernel, stride, dilation) < 1 or min(pad_begin, pad_end) < 0 or max(parameters) > _LARGEST_PARAMETER:
         raise VerifyError(
             f"kernel {kernel}, stride {stride}, dilation {dilation}, pads {pad_begin}, {pad_end} out of range"
         )
