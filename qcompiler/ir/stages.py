@@ -7,7 +7,7 @@ stage without `allow_float`: between the boundary ops there is no float value at
 from dataclasses import dataclass
 
 from qcompiler.ir.graph import Graph, Value
-from qcompiler.ir.op import Op, Stage, op_classes
+from qcompiler.ir.op import Op, Stage
 from qcompiler.ir.ops.integer import IntDequantize, IntQuantize
 from qcompiler.ir.types import DType
 
@@ -40,11 +40,6 @@ STAGE_SPECS: dict[Stage, StageSpec] = {
 def is_legal(op: Op | type[Op], stage: Stage, *, allow_float: bool = False) -> bool:
     """Whether the op may be in a graph of that stage; `allow_float` admits the float stage's ops to the integer one."""
     return stage in op.stages or (allow_float and stage is Stage.INTEGER and Stage.FLOAT in op.stages)
-
-
-def legal_ops(stage: Stage, *, allow_float: bool = False) -> list[type[Op]]:
-    """The op classes legal in a stage, by name."""
-    return [cls for cls in op_classes() if is_legal(cls, stage, allow_float=allow_float)]
 
 
 def value_violation(graph: Graph, value: Value) -> str | None:
