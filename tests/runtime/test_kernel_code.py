@@ -7,7 +7,7 @@ import numba
 import pytest
 from numba import types
 
-from qcompiler.runtime import lowering  # noqa: F401  # registers the kernels
+from qcompiler.runtime import isa, lowering  # noqa: F401  # registers the kernels
 from qcompiler.runtime.kernels.registry import kernel_named
 
 BORDERS = ["int_dequantize8", "int_dequantize16", "int_dequantize32", "int_quantize8", "int_quantize16"]
@@ -20,14 +20,19 @@ FLOAT = re.compile(r"\b(half|float|double|f(add|sub|mul|div|cmp|ptosi|ptoui|neg)
 
 
 def body_of(name: str) -> str:
-    """The IR of a kernel's own function, compiled anew: code from the cache comes without it."""
+    """The IR of a kernel's own function."""
+    body: str
+    (body,) = re.findall(rf"^define [^\n]*{name}\w*\(ptr .*?^}}", module_of(name), re.MULTILINE | re.DOTALL)
+    return body
+
+
+def module_of(name: str) -> str:
+    """The IR of a kernel with all that it calls, compiled anew: code from the cache comes without it."""
     signature = types.void(types.int64, types.int64, types.int64)
     options: dict[str, Any] = {"boundscheck": False}
     compiled: Any = numba.cfunc(signature, error_model="numpy", **options)(kernel_named(name).function)
-    text = compiled._library.get_llvm_str()
-    body: str
-    (body,) = re.findall(rf"^define [^\n]*{name}\w*\(ptr .*?^}}", text, re.MULTILINE | re.DOTALL)
-    return body
+    code: str = compiled._library.get_llvm_str()
+    return code
 
 
 @pytest.mark.parametrize("name", INTEGER)
@@ -36,6 +41,14 @@ def test_integer_kernels_compute_with_integers_only_and_cannot_fail(name):
     assert not FLOAT.search(body)
     assert re.findall(r"^  ret (.*)$", body, re.MULTILINE) == ["i32 0"]
     assert set(re.findall(r"call [^@]*@([\w.]+)", body)) <= set(re.findall(r"@(llvm\.[\w.]+)", body))
+
+
+@pytest.mark.parametrize("name", ["int_conv", "int_depthwise"])
+def test_tiles_and_their_epilogue_compute_with_integers_only(name):
+    with isa.emitting(isa.current()):
+        code = module_of(name)
+    assert name in code
+    assert not FLOAT.search(code)
 
 
 @pytest.mark.parametrize("name", BORDERS)
