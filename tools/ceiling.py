@@ -1,4 +1,4 @@
-"""The arithmetic ceiling of this machine: dot products per second with everything in registers.
+"""The arithmetic ceiling of this machine: dot products per second, no data but a few weights in the first-level cache.
 
 Run as a script it prints the ceiling of the primitive in use (`QCOMPILER_ISA`); `tools/bench.py` states what the
 kernels reach as a share of it.
@@ -12,28 +12,24 @@ from numba import types
 
 from qcompiler.runtime import isa
 from qcompiler.runtime.codegen.intrinsics import emitted
-from qcompiler.runtime.codegen.primitives import Primitive, emitted_primitive
+from qcompiler.runtime.codegen.primitives import emitted_primitive
 from qcompiler.runtime.codegen.vectors import I32, I64, branch_back, constant, splat_constant
 
 STEPS = 4_000_000
-
-
-def accumulator_count(p: Primitive) -> int:
-    """Enough to hide the latency of one dot product, few enough for as many weights to be in registers too."""
-    return 12 if p.group == 4 else 6
+ACCUMULATORS = 12
+"""Enough to hide the latency of one dot product, few enough for 16 registers."""
 
 
 @emitted(types.int64, types.int64)
 def dot_products(builder: ir.IRBuilder, steps: ir.Value) -> ir.Value:
     """`steps` times independent dot products with different weights; the activations change with each step."""
     p = emitted_primitive()
-    count = accumulator_count(p)
     entry, loop = builder.block, builder.append_basic_block("loop")
     builder.branch(loop)
     builder.position_at_end(loop)
     step, activations = builder.phi(I64), builder.phi(p.operand_type)
-    accumulators = [builder.phi(p.s32) for _ in range(count)]
-    weights = [splat_constant(p.operand_type, 3 + i) for i in range(count)]
+    accumulators = [builder.phi(p.s32) for _ in range(ACCUMULATORS)]
+    weights = [splat_constant(p.operand_type, 3 + i) for i in range(ACCUMULATORS)]
     sums = [p.dot(builder, acc, activations, w) for acc, w in zip(accumulators, weights, strict=True)]
     changed = builder.add(activations, splat_constant(p.operand_type, 1))
     following = builder.add(step, constant(1))
@@ -68,7 +64,7 @@ def measure(rounds: int = 10) -> float:
         before = time.perf_counter()
         run_steps(STEPS)
         seconds.append(time.perf_counter() - before)
-    return 2 * STEPS * accumulator_count(p) * p.lanes * p.group / min(seconds) / 1e9
+    return 2 * STEPS * ACCUMULATORS * p.lanes * p.group / min(seconds) / 1e9
 
 
 if __name__ == "__main__":
