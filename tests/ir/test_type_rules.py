@@ -136,6 +136,18 @@ def test_shapes(body: str, expected: str):
             "a window of 3 does not fit into 2 elements padded by 0 and 0",
         ),
         (
+            "input %x: f32[2] %y = int.quantize(%x) {dtype=u8, scale=[1e39], zero_point=[0]}",
+            r"the scale 1e\+39 is beyond float32",
+        ),
+        (
+            "input %x: f32[2] %y = int.quantize(%x) {dtype=u8, scale=[1e-46], zero_point=[0]}",
+            "the scale 1e-46 is 0 in float32",
+        ),
+        (
+            "input %x: s32[2] %y = int.dequantize(%x) {scale=[1e300], zero_point=[0]}",
+            r"the scale 1e\+300 is beyond float32",
+        ),
+        (
             "input %x: f32[1,1,2] %y = max_pool(%x) {kernel=[1], strides=[1], pads=[0,0], dilations=[4294967296]}",
             "dilation 4294967296, pads 0, 0 out of range",
         ),

@@ -1,4 +1,6 @@
 import json
+import random as random_module
+import re
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ import qcompiler
 from qcompiler.artifact import _narrow, _widen, decode
 from qcompiler.container import pack_sections, unpack_sections
 from qcompiler.errors import ArtifactError
+from qcompiler.runtime.session import Session
 
 
 @pytest.fixture(scope="module")
@@ -130,3 +133,29 @@ def test_integers_are_stored_in_as_few_bytes_as_they_need(array):
 def test_junk_instead_of_json_is_refused(sections, junk):
     with pytest.raises(ArtifactError):
         decode(altered(sections, index=junk), "x")
+
+
+def mutated(text: str, random: random_module.Random) -> str:
+    """The text of a graph with one number, name, dtype, operation or line exchanged."""
+    kind = random.choice((r"-?\d+", r"-?\d+", r"-?\d+", r"%[\w.]+", r"\b(?:u8|s8|s16|s32|f32)\b", r"int\.\w+", r"\n.*"))
+    found = [match.span() for match in re.finditer(kind, text)]
+    (start, end), (other_start, other_end) = random.choice(found), random.choice(found)
+    extremes = (0, 1, -1, 2, 63, 64, 127, 128, 255, 256, 2**15, 2**31 - 1, 2**31, -(2**31), 2**32, 2**62, 2**63, 10**30)
+    new = str(random.choice(extremes)) if "d+" in kind else text[other_start:other_end]
+    return text[:start] + new + text[end:]
+
+
+def test_an_altered_graph_with_matching_checksums_is_refused_or_means_what_the_reference_says(sections, heldout_images):
+    random = random_module.Random(0)  # noqa: S311  # nothing secret
+    accepted = 0
+    for _ in range(400):
+        text = mutated(sections["graph"].decode(), random)
+        try:
+            graph, _, _ = decode(altered(sections, graph=text.encode()), "x")
+        except ArtifactError:
+            continue
+        feeds = {value.name: heldout_images[:2] for value in graph.inputs}
+        for name, expected in qcompiler.reference.run(graph, feeds).items():
+            assert np.array_equal(Session(graph, threads=1).run(feeds)[name], expected), text
+        accepted += 1
+    assert accepted > 10

@@ -24,6 +24,9 @@ from qcompiler.ir.ops.integer_ranges import (
 from qcompiler.ir.ops.movement import padded_type
 from qcompiler.ir.types import DType, QuantParams, TensorType, format_shape
 
+_LARGEST_F32 = (2 - 2**-23) * 2.0**127
+_ROUNDS_TO_ZERO = 2.0**-150  # half of the smallest float32
+
 
 @dataclass(frozen=True)
 class IntegerOp(Op):
@@ -31,6 +34,17 @@ class IntegerOp(Op):
 
     stages: ClassVar[frozenset[Stage]] = INTEGER_ONLY
     quantization: ClassVar[Quantization] = Quantization.NONE
+
+
+def border_params(scale: tuple[float, ...], zero_point: tuple[int, ...], axis: int | None) -> QuantParams:
+    """The parameters of a border op.
+
+    Raises:
+        VerifyError: they do not go together, or a scale is beyond float32.
+    """
+    if scale and max(scale) > _LARGEST_F32:
+        raise VerifyError(f"the scale {max(scale)} is beyond float32, in which the border computes")
+    return QuantParams(scale, zero_point, axis)
 
 
 @register_op
@@ -52,7 +66,9 @@ class IntQuantize(IntegerOp):
         check_dtype(operands, 0, DType.F32)
         if self.dtype not in ACTIVATIONS:
             raise VerifyError(f"the result has dtype {self.dtype}, expected {' or '.join(ACTIVATIONS)}")
-        quant = QuantParams(self.scale, self.zero_point, self.axis)
+        quant = border_params(self.scale, self.zero_point, self.axis)
+        if min(quant.scale) <= _ROUNDS_TO_ZERO:
+            raise VerifyError(f"the scale {min(quant.scale)} is 0 in float32, which nothing can be divided by")
         return (operands[0].with_dtype(self.dtype, quant).with_quant(None),)
 
 
@@ -72,7 +88,7 @@ class IntDequantize(IntegerOp):
 
     def infer(self, operands: Operands) -> tuple[TensorType, ...]:
         check_dtype(operands, 0, *ACCUMULATORS)
-        quant = QuantParams(self.scale, self.zero_point, self.axis)
+        quant = border_params(self.scale, self.zero_point, self.axis)
         return (operands[0].with_quant(quant).with_dtype(DType.F32),)
 
 
