@@ -57,6 +57,8 @@ def open_reader(data: DataSource) -> Reader:
 
 
 def _open_named(name: str) -> Reader:
+    if not name:
+        raise CalibrationDataError("the name of the data is empty; give a file, a directory or file.py:function")
     path = Path(name)
     if path.is_dir():
         files = sorted(p for p in path.iterdir() if p.suffix in (".npz", ".npy"))

@@ -75,7 +75,7 @@ def run(arguments: list[str]) -> int:
         _complain(f"error: {error}")
         return EXIT_USER_FAULT
     except MemoryError:
-        _complain("error: out of memory; use fewer or smaller calibration samples, or a machine with more memory")
+        _complain("error: out of memory; use smaller samples or batches, or a machine with more memory")
         return EXIT_USER_FAULT
     except (BrokenPipeError, SystemExit):  # the reader of a pipe has seen enough: click and rich leave by SystemExit
         discard_output()

@@ -172,6 +172,7 @@ def test_the_name_of_a_subcommand_wins_and_a_path_is_a_file(capsys):
         (["MODEL", "-o", "no/such/directory/out.qc"], "no/such/directory"),
         (["MODEL", "-o", "."], "is a directory"),
         (["MODEL", "--calibrate", "missing.npz"], "missing.npz"),
+        (["MODEL", "--calibrate", ""], "is empty"),
         (["MODEL", "--max-top1-drop", "1"], "labels"),
         (["inspect", "MODEL"], "is not a compiled model"),
         (["run", "MODEL", "--input", "x.npz"], "is not a compiled model"),
