@@ -114,6 +114,11 @@ def _keep_float(node: Node, lowering: Lowering) -> None:
                 graph.replace_node(user, [result])
         if not result.uses:
             continue
+        if y.dtype is DType.S32:
+            raise UnsupportedOpError(
+                f"node '{node.name}' ({node.op.name}) stays float, but its result %{result.name} is an s32 accumulator"
+                " that integer nodes use: run fold-requantization first"
+            )
         boundary = ops.IntQuantize(y.dtype, y.quant.scale, y.quant.zero_point, y.quant.axis)
         quantize = graph.add_node(boundary, [result], name=f"{node.name}_quantize_{index}", before=following)
         lowering.define(quantize.result, y.dtype, y.quant)

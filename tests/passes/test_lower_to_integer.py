@@ -229,6 +229,23 @@ def test_reasons(body, reason):
         lowered(parse_graph(text))
 
 
+def test_a_float_node_cannot_give_an_accumulator():
+    graph = parse_graph(f"""qir 1
+    graph test quantized {{
+      input %x: f32[1,1,2,2,2]
+      const %w: s8[1,1,1,1,1]<axis=0, scale=[0.01], zero_point=0> = [100]
+      %a: {U8.format("1,1,2,2,2")} = quantize(%x)
+      %y: s32[1,1,2,2,2]<axis=1, scale=[0.0004], zero_point=0> = conv(%a, %w) {{strides=[1, 1, 1],
+        pads=[0, 0, 0, 0, 0, 0], dilations=[1, 1, 1]}} @solid
+      %q: {U8.format("1,1,2,2,2")} = requantize(%y)
+      %r = dequantize(%q)
+      output r = %r
+    }}
+    """)
+    with pytest.raises(UnsupportedOpError, match=r"'solid' .* stays float, but its result %y is an s32"):
+        lowered(graph, PassContext(allow_float=True))
+
+
 def test_a_float_node_at_an_output_gives_its_result_directly():
     graph = parse_graph(f"""qir 1
     graph test quantized {{
