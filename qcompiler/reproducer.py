@@ -11,8 +11,8 @@ import argparse
 import contextlib
 import json
 import platform
-import tempfile
 import sys
+import tempfile
 import traceback
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
