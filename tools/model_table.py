@@ -244,11 +244,15 @@ def measure_peer(entry: Entry, assets: Path) -> dict[str, Any]:
 # ---- the table ----------------------------------------------------------------------------------------------
 
 
+class WorkerError(Exception):
+    """A task failed in its own process."""
+
+
 def worker(task: str, entry: Entry, assets: Path, *paths: Path, **environment: str) -> dict[str, Any]:
     """Run one task in a process of its own.
 
     Raises:
-        SystemExit: the task failed; its messages have been printed.
+        WorkerError: the task failed; the message holds what it printed.
     """
     command = [
         sys.executable,
@@ -263,7 +267,7 @@ def worker(task: str, entry: Entry, assets: Path, *paths: Path, **environment: s
     environ = {k: v for k, v in os.environ.items() if not k.startswith(("QCOMPILER_ISA", "NUMBA_CPU_"))}
     done = subprocess.run(command, env=environ | environment, capture_output=True, text=True, check=False)
     if done.returncode:
-        sys.exit(f"{task} {entry.name} {environment or ''} failed:\n{done.stdout}{done.stderr}")
+        raise WorkerError(f"{task} {entry.name} {environment or ''} failed:\n{done.stdout}{done.stderr}")
     result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return result
 
@@ -303,7 +307,10 @@ def row(entry: Entry, assets: Path, folder: Path, *, peer: bool) -> dict[str, An
         for name, environment in configurations()
     }
     if peer:
-        facts["peer"] = worker("peer", entry, assets)
+        try:
+            facts["peer"] = worker("peer", entry, assets)
+        except WorkerError as error:  # a model that the peer cannot do is no reason to lose the table
+            facts["peer_error"] = str(error).strip().splitlines()[-1]
     return facts
 
 
@@ -316,7 +323,9 @@ def cells(name: str, facts: dict[str, Any]) -> list[str]:
     else:
         quality = ", ".join(f"{v:.1f} dB" for v in facts["sqnr_db"].values())
     peer = facts.get("peer")
-    theirs = "-" if peer is None else ", ".join(f"{v:.1f} dB" for v in peer["sqnr_db"])
+    theirs = (
+        "fails" if "peer_error" in facts else "-" if peer is None else ", ".join(f"{v:.1f} dB" for v in peer["sqnr_db"])
+    )
     ours = ", ".join(f"{v:.1f} dB" for v in facts["sqnr_db"].values())
     if peer and peer["top1"] is not None:
         theirs += f", {100 * peer['top1']:.2f} %"
@@ -366,7 +375,10 @@ def main() -> None:
             path = by_name[name].model_path(options.assets)
             if not path.exists():
                 continue
-            table[name] = row(by_name[name], options.assets, Path(folder), peer=options.peer)
+            try:
+                table[name] = row(by_name[name], options.assets, Path(folder), peer=options.peer)
+            except WorkerError as error:
+                sys.exit(str(error))
             print("| " + " | ".join(cells(name, table[name])) + " |", flush=True)
     if options.json:
         options.json.write_text(json.dumps(table, indent=2))
