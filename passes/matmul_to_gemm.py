@@ -40,7 +40,12 @@ class MatMulToGemm(RewritePass[Product | Sum]):
         p = matmul(x, B); y = add(p, b)          before
         y = gemm(x, W, b)                        after
 
-    Known limits: a constant left operand, or a stack of different matrices, stays a matmul.
+    A constant on the left, C[m, k] · x[..., k, p], is the same with the last two axes of x and of the result swapped:
+
+        y = matmul(C, x)                                       before
+        y = transpose(gemm(transpose(x), C))                   after
+
+    Known limits: a stack of different matrices stays a matmul, and a bias is taken up on the right only.
     """
 
     name: ClassVar[str] = "matmul-to-gemm"
@@ -63,6 +68,8 @@ class MatMulToGemm(RewritePass[Product | Sum]):
     def rewrite(self, graph: Graph, match: Product | Sum) -> None:
         node = match.node
         match match:
+            case Product() if not node.operands[1].is_constant:
+                _rewrite_left(graph, node)
             case Product():
                 node.op = ops.Gemm()
                 replace_constant(graph, node, 1, _rows(node.operands[1]).T)
@@ -74,12 +81,26 @@ class MatMulToGemm(RewritePass[Product | Sum]):
 
 
 def _check_product(node: Node) -> str | None:
-    x, matrix = node.operands
-    if not matrix.is_constant:
-        return f"its constant operand {x!r} is on the left"
+    left, right = node.operands
+    x, matrix = (left, right) if right.is_constant else (right, left)
     if any(d != 1 for d in matrix.type.shape[:-2]) or matrix.type.rank > max(2, x.type.rank):
         return f"its constant {matrix!r} is a stack of matrices"
     return None
+
+
+def _rewrite_left(graph: Graph, node: Node) -> None:
+    """C · x = (xᵀ · Cᵀ)ᵀ, and the weight of a gemm is transposed already."""
+    matrix, x = node.operands
+    rank = x.type.rank
+    swap = ops.Transpose((*range(rank - 2), rank - 1, rank - 2))
+    columns = graph.add_node(swap, [x], name=f"{node.name}.columns", before=node).result
+    gemm = graph.add_node(ops.Gemm(), [columns, _weight(graph, matrix)], name=f"{node.name}.gemm", before=node)
+    node.op = swap
+    graph.set_operands(node, [gemm.result])
+
+
+def _weight(graph: Graph, matrix: Value) -> Value:
+    return matrix if matrix.type.rank == 2 else graph.add_constant(_rows(matrix), f"{matrix.name}.rows")
 
 
 def _check_sum(match: Sum) -> str | None:

@@ -36,10 +36,45 @@ def test_a_stack_of_one_matrix(apply):
     assert outcome.ops == ["gemm"]
 
 
+def test_a_constant_on_the_left(apply):
+    outcome = apply(
+        "matmul-to-gemm",
+        """
+        input %x: f32[N,2,5]
+        const %c: f32[3,2] = [1, 2, 3, 4, 5, 6]
+        %y = matmul(%c, %x)
+        output y = %y
+        """,
+    )
+    assert outcome.changed
+    assert outcome.equals("""
+        input %x: f32[N,2,5]
+        const %c: f32[3,2] = [1, 2, 3, 4, 5, 6]
+        %y.columns = transpose(%x) {perm=[0, 2, 1]}
+        %y.gemm = gemm(%y.columns, %c)
+        %y = transpose(%y.gemm) {perm=[0, 2, 1]}
+        output y = %y
+    """)
+
+
+@pytest.mark.parametrize(("shape", "constant"), [("2,N", "2,2"), ("1,N,2,3", "1,2,2"), ("N,4,2,1", "1,1,2,2")])
+def test_constants_of_any_rank_on_the_left(apply, shape, constant):
+    outcome = apply(
+        "matmul-to-gemm",
+        f"""
+        input %x: f32[{shape}]
+        const %c: f32[{constant}] = [1, 2, 3, 4]
+        %y = matmul(%c, %x)
+        output y = %y
+        """,
+    )
+    assert outcome.ops == ["transpose", "gemm", "transpose"]
+
+
 @pytest.mark.parametrize(
     ("body", "remark"),
     [
-        ("const %c: f32[2,2] = [1, 2, 3, 4]\n%y = matmul(%c, %x)", "y: its constant operand %c is on the left"),
+        ("const %c: f32[2,1,2] = [1, 2, 3, 4]\n%y = matmul(%c, %x)", "y: its constant %c is a stack of matrices"),
         ("const %c: f32[2,2,1] = [1, 2, 3, 4]\n%y = matmul(%x, %c)", "y: its constant %c is a stack of matrices"),
     ],
 )
