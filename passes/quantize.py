@@ -1,5 +1,6 @@
 """`quantize`: give every observed value its quantization parameters."""
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -29,7 +30,8 @@ class Quantize(Pass):
     Activations are u8, asymmetric; weights s8, symmetric per output channel in [−127, 127]; biases s32.
     Values that only reach the outputs are s16 (`qcompiler.passes.precision`); a convolution or fully
     connected layer that is an output itself stays s32, its accumulators. Inputs are quantized, outputs
-    dequantized; a concatenation's operands are requantized where their parameters differ from the result's.
+    dequantized; a concatenation's operands are requantized where their parameters differ from the result's,
+    and so is what a pad surrounds with a number beyond its range (a softmax has a fixed one).
 
     Known limits: 8-bit activations are per tensor; there is no 4-bit form.
     """
@@ -77,6 +79,7 @@ class Quantize(Pass):
     def _quantize_node(graph: Graph, node: Node, types: "_ResultTypes", constants: ConstantQuantizer) -> None:
         kind = node.op.quantization
         if kind in _SAME_PARAMETERS:
+            _make_room_for_padding(graph, node)
             source = node.operands[0].type
             for result in node.results:
                 result.type = TensorType(source.dtype, result.type.shape, source.quant)
@@ -151,6 +154,25 @@ def _accumulator_type(node: Node, weight_scales: tuple[float, ...]) -> TensorTyp
     scales = [input_scale * scale for scale in weight_scales]
     quant = QuantParams.per_channel(scales, [0] * len(scales), axis)
     return TensorType(DType.S32, node.result.type.shape, quant)
+
+
+def _make_room_for_padding(graph: Graph, node: Node) -> None:
+    """Requantize the operand of a pad whose value its integers cannot stand for, over a range with that value."""
+    x = node.operands[0]
+    match node.op:
+        case ops.Pad(value=value) if x.type.quant is not None and x.type.quant.axis is None and math.isfinite(value):
+            scale, zero_point = x.type.quant.scale[0], x.type.quant.zero_point[0]
+            low, high = ((limit - zero_point) * scale for limit in x.type.dtype.limits)
+            if low - scale <= value <= high + scale:
+                return
+            quant = choose_params(min(low, value), max(high, value), x.type.dtype)
+            wider = TensorType(x.type.dtype, x.type.shape, quant)
+            name = f"{node.name}_requantize"
+            graph.set_operand(
+                node, 0, graph.add_node(ops.Requantize(), [x], name=name, result_types=[wider], before=node).result
+            )
+        case _:
+            pass
 
 
 def _with_parameters(

@@ -214,3 +214,28 @@ def test_channels_with_large_biases_get_coarser_weights():
     assert scales[1] == 1.0
     assert quantized_bias[2] == pytest.approx(2**24, rel=1e-6)
     assert scales[3] == pytest.approx(2 / 127)
+
+
+def padded_softmax(value: float) -> Graph:
+    return quantized(f"""
+        input %x: f32[N,4]
+        %x1 = observe(%x) {{key="x", low=-1.0, high=3.0}}
+        %s = softmax(%x1) {{axis=1}}
+        %s1 = observe(%s) {{key="s", low=0.0, high=1.0}}
+        %p = pad(%s1) {{pads=[0, 1, 0, 1], value={value}}}
+        %z = tanh(%p)
+        %z1 = observe(%z) {{key="z", low=-1.0, high=1.0}}
+        output z = %z1
+    """)
+
+
+def test_padding_beyond_the_fixed_range_of_its_operand_is_not_cut_off():
+    graph = padded_softmax(-0.5)
+    assert ops_of(graph) == ["quantize", "softmax", "requantize", "pad", "tanh", "dequantize"]
+    assert graph.value("s").type.quant == QuantParams.per_tensor(1 / 256)
+    assert graph.value("p").type.quant == choose_params(-0.5, 255 / 256, DType.U8)
+
+
+@pytest.mark.parametrize("value", [0.0, 0.25, 1.0])
+def test_padding_within_the_range_of_its_operand_needs_no_arithmetic(value):
+    assert "requantize" not in ops_of(padded_softmax(value))
