@@ -6,8 +6,9 @@ from typing import ClassVar
 
 import numpy as np
 
-from qcompiler.ir import Graph, Node, Stage, Value, ops
+from qcompiler.ir import Graph, Node, Shape, Stage, Value, ops
 from qcompiler.ir.rewrite import Refusal, apply_rewrite, other_users, producer_of
+from qcompiler.ir.types import multiply_dims
 from qcompiler.pass_manager import PassContext, RewritePass, register_pass
 from qcompiler.passes.channel_affine import ChannelAffine, batch_norm_affine, channel_affine
 from qcompiler.passes.constant_operands import replace_constant
@@ -37,8 +38,8 @@ class FoldBatchNorm(RewritePass[Folding]):
         y = conv(x, W', b')                                                                 after
 
     A batch normalization that cannot be folded becomes a depthwise 1×1 conv with the weights g and the bias
-    β − mean · g, which quantizes without loss of scale: one weight per channel is ±127 times its own scale. On [N, C]
-    reshapes are put around it.
+    β − mean · g, which quantizes without loss of scale: one weight per channel is ±127 times its own scale. Reshapes
+    around it make an image of [N, C] and of more than two spatial axes.
 
     Known limits: folds backwards only, so a normalization *before* a conv becomes that depthwise conv.
     """
@@ -127,7 +128,9 @@ def _clamp_of(linear: Node) -> ops.linear.Clamp:
 
 
 def _becomes_conv(node: Node) -> bool:
-    if not isinstance(node.op, ops.BatchNormalization) or not isinstance(node.operands[0].type.shape[1], int):
+    if not isinstance(node.op, ops.BatchNormalization):
+        return False
+    if any(isinstance(dim, str) for dim in node.operands[0].type.shape[1:]):  # a conv takes no symbols there
         return False
     affine = batch_norm_affine(node)
     return affine is not None and bool(np.isfinite(affine.scale).all() and np.isfinite(affine.shift).all())
@@ -139,12 +142,12 @@ def _make_depthwise(graph: Graph, node: Node) -> None:
     if affine is None:
         return
     channels = len(affine.scale)
-    shape = x.type.shape if x.type.rank > 2 else (*x.type.shape, 1, 1)
+    shape = _image_shape(x.type.shape)
     n = len(shape) - 2
     op = ops.Conv((1,) * n, (0,) * (2 * n), (1,) * n, group=channels)
     arrays = {"weight": affine.scale.reshape(-1, 1, *[1] * n), "bias": affine.shift}
     parameters = [graph.add_constant(a.astype(np.float32), f"{node.name}.{part}") for part, a in arrays.items()]
-    if x.type.rank > 2:
+    if shape == x.type.shape:
         node.op = op
         graph.set_operands(node, [x, *parameters])
         return
@@ -152,3 +155,14 @@ def _make_depthwise(graph: Graph, node: Node) -> None:
     conv = graph.add_node(op, [image.result, *parameters], name=f"{node.name}.conv", before=node)
     node.op = ops.Reshape(x.type.shape)
     graph.set_operands(node, [conv.result])
+
+
+def _image_shape(shape: Shape) -> Shape:
+    """The shape with one or two spatial axes that holds the same channels."""
+    match len(shape):
+        case 2:
+            return (*shape, 1, 1)
+        case 3 | 4:
+            return shape
+        case _:
+            return (*shape[:2], multiply_dims(shape[2:-1]), shape[-1])

@@ -130,7 +130,17 @@ def test_what_cannot_be_folded_becomes_a_depthwise_conv(apply, body, reason):
     assert (weight.ravel().tolist(), bias.tolist()) == ([1, 6], [9, 26])
 
 
-@pytest.mark.parametrize(("shape", "ops"), [("[N,2]", ["reshape", "conv", "reshape"]), ("[N,2,5]", ["conv"])])
+@pytest.mark.parametrize(
+    ("shape", "ops"),
+    [
+        ("[N,2]", ["reshape", "conv", "reshape"]),
+        ("[N,2,5]", ["conv"]),
+        ("[N,2,3,4,5]", ["reshape", "conv", "reshape"]),
+        ("[N,2,3,1,4,5]", ["reshape", "conv", "reshape"]),
+        ("[N,2,4,W]", ["batch_normalization"]),
+        ("[N,2,3,H,5]", ["batch_normalization"]),
+    ],
+)
 def test_alone_on_other_ranks(apply, shape, ops):
     outcome = apply("fold-batch-norm", f"input %c: f32{shape}\n{BATCH_NORM}\noutput y = %n")
     assert outcome.ops == ops
