@@ -110,7 +110,9 @@ def _from_batch_norm(node: Node, context: PassContext) -> tuple[float, float] | 
 def _collect(graph: Graph, observers: dict[str, Node], context: PassContext) -> dict[str, Statistics]:
     statistics = {key: Statistics() for key in observers}
     observed = ObservedGraph(graph, frozenset(observers), context.threads, context.progress)
-    total = SAMPLES if context.calibration is None else len(context.calibration)
+    total = 0
+    if context.progress is not None:  # counting reads the data once more
+        total = SAMPLES if context.calibration is None else len(context.calibration)
     for batch in _batches(graph, observers, context):
         for key, values in observed.run(batch.feeds).items():
             statistics[key].add(values)

@@ -65,7 +65,7 @@ class CalibrationSource:
         self._samples: int | None = None
 
     def __len__(self) -> int:
-        """Number of samples; the first call reads all of the data."""
+        """Number of samples; reads all of the data unless that has been done before."""
         if self._samples is None:
             self._samples = sum(self._check(piece).samples for piece in self._read())
         return self._samples
@@ -96,6 +96,7 @@ class CalibrationSource:
             yield _join(held, first)
         if not seen:
             raise CalibrationDataError("the calibration data holds no samples")
+        self._samples = seen
 
     def _check(self, piece: Piece) -> _Checked:
         """Names, shapes and dtypes of one piece."""

@@ -135,6 +135,22 @@ def test_progress_is_reported():
     assert calls[-1] == ("calibrating", 50, 50)
 
 
+def test_data_is_read_once(tmp_path):
+    (tmp_path / "samples.py").write_text(
+        "import numpy as np\nfrom pathlib import Path\n"
+        "def some():\n"
+        "    with Path(__file__).with_name('reads').open('a') as log:\n"
+        "        log.write('x')\n"
+        "    yield {'x': np.ones((2, 3), np.float32)}\n"
+    )
+    graph = parse_graph(NETWORK)
+    context = PassContext(calibration=open_source(f"{tmp_path}/samples.py:some", graph))
+    PassManager(parse_pipeline("insert-observers,calibrate")).run(graph, context)
+    assert context.calibration is not None
+    assert len(context.calibration) == 2
+    assert (tmp_path / "reads").read_text() == "x"
+
+
 def test_an_observed_graph_gives_the_wanted_values_only():
     graph = parse_graph(NETWORK)
     PassManager(parse_pipeline("insert-observers")).run(graph)
