@@ -111,7 +111,8 @@ class _GraphImport:
             sizes = [d.dim_value if d.dim_value > 0 else "?" for d in declared.shape.dim]
             actual = output.type.shape
             if len(sizes) != len(actual) or any(
-                isinstance(s, int) and isinstance(a, int) and s != a for s, a in zip(sizes, actual, strict=True)
+                isinstance(s, int) and isinstance(a, int) and s != a and not (s > a and self._state.drops_windows)
+                for s, a in zip(sizes, actual, strict=True)
             ):
                 raise ModelError(
                     f"{self._source.label}: output '{info.name}' is declared as {sizes} but its nodes compute "

@@ -29,6 +29,8 @@ class ImportState:
         folder: where external data may lie; None if the model did not come from a file.
         environment: what each ONNX name stands for.
         constants: the IR constants made of tensors known at import.
+        drops_windows: whether a pool has fewer windows than ONNX's shape inference may count (see
+            `qcompiler.importer.pooling`), so that declared sizes may be too large.
     """
 
     graph: Graph
@@ -36,6 +38,7 @@ class ImportState:
     folder: Path | None
     environment: dict[str, Value | Known] = field(default_factory=dict)
     constants: dict[Known, Value] = field(default_factory=dict)
+    drops_windows: bool = False
 
 
 class NodeReader:
@@ -63,6 +66,10 @@ class NodeReader:
     def label(self) -> str:
         """``node 'conv_3' (Conv)``."""
         return f"node '{self.name}' ({self.op_type})"
+
+    def note_dropped_window(self) -> None:
+        """Say that the result is smaller than ONNX's shape inference may have declared it."""
+        self._state.drops_windows = True
 
     # ---- attributes ---------------------------------------------------------------------------------------------
 

@@ -11,7 +11,7 @@ from qcompiler.ir import Value, ops
 def import_max_pool(node: NodeReader) -> Value:
     window = _pool_window(node)
     op = ops.MaxPool(window.kernel, window.strides, window.pads, window.dilations, bool(node.attr_int("ceil_mode", 0)))
-    return node.emit(op, node.value(0))
+    return _emit_pool(node, op)
 
 
 @importer("AveragePool")
@@ -25,7 +25,7 @@ def import_average_pool(node: NodeReader) -> Value:
         bool(node.attr_int("ceil_mode", 0)),
         bool(node.attr_int("count_include_pad", 0)),
     )
-    return node.emit(op, node.value(0))
+    return _emit_pool(node, op)
 
 
 @importer("GlobalAveragePool")
@@ -60,3 +60,19 @@ def _pool_window(node: NodeReader) -> Window:
     if kernel is None:
         raise ModelError(f"{node.label}: attribute kernel_shape is missing")
     return read_window(node, node.value(0).type.shape[2:], kernel)
+
+
+def _emit_pool(node: NodeReader, op: ops.MaxPool | ops.AveragePool) -> Value:
+    """Emit the pool; note a last window of ceil_mode that starts in the end padding and is therefore dropped.
+
+    onnxruntime and PyTorch drop it, some versions of ONNX's own shape inference count it.
+    """
+    x = node.value(0)
+    y = node.emit(op, x)
+    n = len(op.kernel)
+    for i, (size, windows) in enumerate(zip(x.type.shape[2:], y.type.shape[2:], strict=True)):
+        if op.ceil_mode and isinstance(size, int) and isinstance(windows, int):
+            room = size + op.pads[i] + op.pads[n + i] - (op.kernel[i] - 1) * op.dilations[i] - 1
+            if windows < -(-room // op.strides[i]) + 1:
+                node.note_dropped_window()
+    return y

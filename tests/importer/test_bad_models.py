@@ -183,6 +183,19 @@ def test_contradictory_shapes(model, nodes, message):
         import_model(source)
 
 
+@pytest.mark.parametrize("op_type", ["MaxPool", "AveragePool"])
+def test_an_output_declared_with_the_window_that_ceil_mode_drops(model, op_type):
+    # Six elements and one of padding: the windows start at 0 and 3, but not at 6, which lies in the padding.
+    pool = node(op_type, "x", "y", kernel_shape=[2], strides=[3], pads=[0, 1], ceil_mode=1)
+    source = model([pool], {"x": (1, 1, 6)})
+    size = source.graph.output[0].type.tensor_type.shape.dim[2]
+    size.dim_value = 3
+    assert import_model(source).outputs[0].type.shape == (1, 1, 2)
+    size.dim_value = 1
+    with pytest.raises(ModelError, match=r"declared as \[1, 1, 1\] but its nodes compute \[1, 1, 2\]"):
+        import_model(source)
+
+
 def test_an_output_declared_otherwise(model):
     source = model(RELU, {"x": (2, 3)})
     source.graph.output[0].type.tensor_type.shape.dim[1].dim_value = 5
