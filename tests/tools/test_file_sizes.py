@@ -11,9 +11,7 @@ pytestmark = pytest.mark.skipif(not SCRIPT.exists(), reason="tools/ is not besid
 
 
 def file_sizes(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, str(SCRIPT), *arguments], capture_output=True, text=True, check=False
-    )
+    return subprocess.run([sys.executable, str(SCRIPT), *arguments], capture_output=True, text=True, check=False)
 
 
 def test_project_keeps_its_budget():
