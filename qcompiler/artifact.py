@@ -4,8 +4,8 @@ Sections of the container: ``graph`` (the text form, UTF-8), ``index`` (JSON: ``
 that the text names by its hash, in the order of the section that follows), ``constants`` (their elements, each
 constant at a multiple of 8), ``summary`` and ``provenance`` (JSON). Integers are stored in `width` bytes, as many as
 the widest of them needs: most biases need three, shifts one. Loading recomputes every checksum and hash, parses and
-verifies the graph, and proves again that no accumulator overflows, so a file that was altered with matching checksums
-is still either refused or a valid integer program.
+verifies the graph, and finds the verdict and the proof of every accumulator anew, so a file that was altered with
+matching checksums is still either refused or a valid integer program.
 """
 
 import json
@@ -24,7 +24,8 @@ from qcompiler.ir.graph import content_digest
 from qcompiler.ir.parser import parse_graph
 from qcompiler.ir.printer import is_inline, print_graph
 from qcompiler.ir.verifier import verify
-from qcompiler.summary import reproducible
+from qcompiler.passes.prove_accumulators import AccumulatorProof, prove
+from qcompiler.summary import reproducible, structure_facts
 
 _ALIGNMENT = 8
 """Of a constant within its section. Programs pack weights into their own layout, so this only keeps loads aligned."""
@@ -66,8 +67,8 @@ def decode(data: bytes | mmap.mmap, origin: str) -> tuple[Graph, dict[str, Any],
         if graph.stage is not Stage.INTEGER:
             raise ArtifactError(f"the graph is in the {graph.stage} stage, not integer")
         verify(graph)
-        _prove_again(graph)
-        return graph, dict(_from_json(sections["summary"])), dict(_from_json(sections["provenance"]))
+        summary = dict(_from_json(sections["summary"])) | structure_facts(graph, _prove_again(graph))
+        return graph, summary, dict(_from_json(sections["provenance"]))
     except (QCompilerError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise ArtifactError(f"{origin} is not a valid compiled model: {error}") from error
 
@@ -112,12 +113,13 @@ def _widen(stored: memoryview, dtype: np.dtype[Any], width: int) -> AnyArray:
     return np.ascontiguousarray(np.concatenate(parts, axis=1)).view(little)[:, 0].astype(dtype, copy=False)
 
 
-def _prove_again(graph: Graph) -> None:
-    from qcompiler.passes.prove_accumulators import prove
-
-    for proof in prove(graph):
+def _prove_again(graph: Graph) -> list[AccumulatorProof]:
+    """The proof of every accumulator, none of which may fail."""
+    proofs = prove(graph)
+    for proof in proofs:
         if proof.headroom_bits < 0:
             raise ArtifactError(f"an accumulator of node '{proof.node}' can overflow; the file was altered")
+    return proofs
 
 
 def _constants(index: Any, blob: memoryview) -> dict[str, AnyArray]:  # noqa: ANN401  # parsed JSON, not yet checked

@@ -28,6 +28,9 @@ def float_nodes(graph: Graph) -> list[str]:
     ]
 
 
+STRUCTURE_KEYS = ("integer_only", "float_nodes", "accumulators_proven", "accumulators_total", "min_headroom_bits")
+
+
 def structure_facts(graph: Graph, proofs: Sequence[AccumulatorProof]) -> dict[str, Any]:
     """What the compiled graph itself says: the verdict and the overflow proof."""
     floats = float_nodes(graph)
@@ -66,10 +69,10 @@ def pass_facts(results: Sequence[PassResult]) -> list[dict[str, Any]]:
 def reproducible(summary: Mapping[str, Any]) -> dict[str, Any]:
     """The part of a summary that goes into the artifact.
 
-    Not the times, the size of the file itself, the passes, which the pipeline in the provenance names, nor the scales
-    of the interface where the boundary ops of the graph hold them.
+    Not the times, the size of the file itself, the passes, which the pipeline in the provenance names, the scales of
+    the interface where the boundary ops of the graph hold them, nor the verdict and the proof: loading makes them anew.
     """
-    left_out = {"seconds", "artifact_bytes", "passes"}
+    left_out = {"seconds", "artifact_bytes", "passes", *STRUCTURE_KEYS}
     if summary.get("io") != "integer":
         left_out.add("interface")
     return {key: value for key, value in summary.items() if key not in left_out}

@@ -13,6 +13,7 @@ from qcompiler.artifact import _narrow, _widen, decode
 from qcompiler.container import pack_sections, unpack_sections
 from qcompiler.errors import ArtifactError
 from qcompiler.runtime.session import Session
+from qcompiler.summary import STRUCTURE_KEYS
 
 
 @pytest.fixture(scope="module")
@@ -39,9 +40,16 @@ def test_load_gives_back_the_same_model(model, tmp_path, heldout_images):
 
 def test_it_holds_no_times_and_no_code(sections):
     summary = json.loads(sections["summary"])
-    assert "integer_only" in summary
+    assert "sqnr_db" in summary
     assert not set(summary) & {"seconds", "passes"}
     assert set(sections) == {"graph", "index", "constants", "summary", "provenance"}
+
+
+def test_the_verdict_is_found_anew_and_not_believed(model, sections):
+    claims = json.loads(sections["summary"]) | {"integer_only": False, "accumulators_total": 99, "float_nodes": ["x"]}
+    _, summary, _ = decode(altered(sections, summary=json.dumps(claims).encode()), "x")
+    for key in STRUCTURE_KEYS:
+        assert summary[key] == model.summary[key]
 
 
 def test_provenance_says_where_it_came_from(model):
