@@ -182,7 +182,7 @@ def _observe(s: Site) -> Case:
 
 def _scales(s: Site) -> dict[str, Any]:
     if s.flag():
-        return {"scale": (0.1, 0.2, 1 / 3, 5e-324), "zero_point": (0, 1, 2, 255), "axis": 1}
+        return {"scale": (0.1, 0.2, 1 / 3, 1e-45), "zero_point": (0, 1, 2, 255), "axis": 1}
     return {"scale": (0.1,), "zero_point": (s.zero_point(),)}
 
 
