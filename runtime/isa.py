@@ -5,8 +5,10 @@ CPU unless `NUMBA_CPU_NAME` and `NUMBA_CPU_FEATURES` say otherwise. LLVM aborts 
 that its target lacks, so an illegal choice is refused here.
 """
 
+import ctypes
 import os
 import platform
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -25,6 +27,7 @@ ANY = "any"
 
 REQUIREMENTS: dict[str, tuple[frozenset[str], ...]] = {
     # best first; one of the sets of LLVM feature names must be there
+    "amx": (frozenset({"avx512f", "avx512bw", "avx512vnni", "amx-tile", "amx-int8"}),),
     "vnni512": (frozenset({"avx512f", "avx512bw", "avx512vnni"}),),
     "vnni256": (frozenset({"avx2", "avxvnni"}), frozenset({"avx512f", "avx512bw", "avx512vl", "avx512vnni"})),
     "avx512": (frozenset({"avx512f", "avx512bw"}),),
@@ -35,6 +38,7 @@ REQUIREMENTS: dict[str, tuple[frozenset[str], ...]] = {
 _AVX2 = frozenset({"avx2"})
 _AVX512 = _AVX2 | {"avx512f", "avx512bw", "avx512vl"}
 _VNNI = _AVX512 | {"avx512vnni"}
+_AMX = frozenset({"amx-tile", "amx-int8"})
 _CPU_FEATURES: dict[str, frozenset[str]] = {
     # x86-64 CPU names of LLVM; a name that is not here is taken to have nothing beyond the baseline
     **dict.fromkeys(("generic", "x86-64", "x86-64-v2", "nehalem", "sandybridge", "ivybridge"), frozenset[str]()),
@@ -42,7 +46,8 @@ _CPU_FEATURES: dict[str, frozenset[str]] = {
     **dict.fromkeys(("skylake-avx512", "cannonlake", "x86-64-v4"), _AVX512),
     **dict.fromkeys(("cascadelake", "cooperlake", "icelake-client", "icelake-server"), _VNNI),
     **dict.fromkeys(("tigerlake", "rocketlake", "znver4"), _VNNI),
-    **dict.fromkeys(("sapphirerapids", "emeraldrapids", "graniterapids", "znver5"), _VNNI | {"avxvnni"}),
+    "znver5": _VNNI | {"avxvnni"},
+    **dict.fromkeys(("sapphirerapids", "emeraldrapids", "graniterapids"), _VNNI | {"avxvnni"} | _AMX),
     **dict.fromkeys(("alderlake", "raptorlake", "meteorlake", "sierraforest"), _AVX2 | {"avxvnni"}),
 }
 
@@ -94,9 +99,22 @@ def _host_features() -> frozenset[str]:
     return frozenset(name for name, present in binding.get_host_cpu_features().items() if present)
 
 
+@cache
+def amx_is_permitted() -> bool:
+    """Whether the operating system lets this process use AMX, which it has to be asked for; children inherit it.
+
+    See "Using XSTATE features in user space applications" in Linux's documentation.
+    """
+    if sys.platform != "linux" or platform.machine() != "x86_64" or "amx-int8" not in _host_features():
+        return False
+    request_permission, tile_data = 0x1023, 18  # ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
+    arch_prctl = 158
+    return ctypes.CDLL(None).syscall(ctypes.c_long(arch_prctl), request_permission, tile_data) == 0
+
+
 def available() -> tuple[str, ...]:
     """Primitives that the target can run, best first."""
-    return tuple(isa for isa in REQUIREMENTS if target().supports(isa))
+    return tuple(isa for isa in REQUIREMENTS if target().supports(isa) and (isa != "amx" or amx_is_permitted()))
 
 
 def current() -> str:
@@ -114,6 +132,11 @@ def current() -> str:
         raise UsageError(
             f"{ENVIRONMENT_VARIABLE}={wanted}: the JIT target {target().cpu!r} ({platform.machine()}) lacks "
             f"{_missing(wanted)}; unset it or choose one of {', '.join(available())}"
+        )
+    if wanted not in available():
+        raise UsageError(
+            f"{ENVIRONMENT_VARIABLE}={wanted}: the operating system does not let this process use AMX; "
+            f"unset it or choose one of {', '.join(available())}"
         )
     return wanted
 

@@ -12,21 +12,10 @@ from dataclasses import dataclass
 from llvmlite import ir
 from numba import types
 
+from qcompiler.runtime.codegen.epilogue import emit_epilogue
 from qcompiler.runtime.codegen.intrinsics import emitted
-from qcompiler.runtime.codegen.primitives import Primitive, TileShape, emitted_primitive
-from qcompiler.runtime.codegen.rescale import (
-    FORM_S32,
-    FORM_U8,
-    emit_byte_range,
-    emit_rescale,
-    emit_s16_stores,
-    emit_s32_stores,
-    emit_u8,
-    field,
-    parameter,
-    record_bytes,
-)
-from qcompiler.runtime.codegen.tile import channel_of
+from qcompiler.runtime.codegen.primitives import Primitive, emitted_primitive
+from qcompiler.runtime.codegen.rescale import field, record_bytes
 from qcompiler.runtime.codegen.vectors import (
     I8,
     I16,
@@ -37,11 +26,11 @@ from qcompiler.runtime.codegen.vectors import (
     load,
     offset,
     splat_constant,
-    store,
     vector,
 )
 
-CHANNEL_SHAPE = TileShape(vectors=4, pixels=1)
+VECTORS = 4
+"""Of s32 in a tile: their channels fill one vector of bytes."""
 
 
 @emitted(types.void, *[types.int64] * 11)
@@ -173,7 +162,7 @@ def _emit_pixel_loop(
     each = [builder.add(pixel, constant(i)) for i in range(step)]
     accs = emit_pixels([builder.add(row.base, builder.mul(i, row.pixel_step)) for i in each])
     outs = [builder.add(row.out, builder.mul(i, row.out_step)) for i in each]
-    _finish(builder, row.p, accs, record, outs, row.parameters, next_step)
+    emit_epilogue(builder, row.p, accs, record, outs, row.parameters, next_step)
     builder.position_at_end(next_step)
     following, last = builder.add(pixel, constant(step)), builder.sub(row.pixels, constant(step))
     near = builder.select(builder.icmp_signed("<", following, last), following, last)
@@ -220,47 +209,3 @@ def _add_dots(
         )
         for v, (acc, operand) in enumerate(zip(accs, operands, strict=True))
     ]
-
-
-def _finish(
-    builder: ir.IRBuilder,
-    p: Primitive,
-    accs: list[list[ir.Value]],
-    records: list[ir.Value],
-    outs: list[ir.Value],
-    parameters: ir.Value,
-    done: ir.Block,
-) -> None:
-    """Rescale and store pixels in the form that the parameters ask for, and branch to `done`."""
-    raw, rescaled, as_u8, as_s16 = (builder.append_basic_block(n) for n in ("s32", "rescaled", "u8", "s16"))
-    form = parameter(builder, parameters, "form")
-    builder.cbranch(builder.icmp_signed("==", form, constant(FORM_S32)), raw, rescaled)
-
-    def quarters(out: ir.Value, v: int, itemsize: int) -> list[ir.Value]:
-        lanes = range(0, p.lanes, 4)
-        return [offset(builder, out, itemsize * channel_of(CHANNEL_SHAPE, v, lane)) for lane in lanes]
-
-    builder.position_at_end(raw)
-    for out, pixel in zip(outs, accs, strict=True):
-        for v, acc in enumerate(pixel):
-            emit_s32_stores(builder, acc, quarters(out, v, 4))
-    builder.branch(done)
-
-    builder.position_at_end(rescaled)
-    flat = [acc for pixel in accs for acc in pixel]
-    large = parameter(builder, parameters, "large")
-    values = emit_rescale(builder, p, flat, records * len(accs), large)
-    pixels = [values[i : i + 4] for i in range(0, len(values), 4)]
-    builder.cbranch(builder.icmp_signed("==", form, constant(FORM_U8)), as_u8, as_s16)
-
-    builder.position_at_end(as_u8)
-    limits = emit_byte_range(builder, p, parameters)
-    for out, pixel in zip(outs, pixels, strict=True):
-        store(builder, emit_u8(builder, p, pixel, limits), out)
-    builder.branch(done)
-
-    builder.position_at_end(as_s16)
-    for out, pixel in zip(outs, pixels, strict=True):
-        for v, value in enumerate(pixel):
-            emit_s16_stores(builder, value, quarters(out, v, 2), parameters)
-    builder.branch(done)

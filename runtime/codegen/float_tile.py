@@ -38,7 +38,7 @@ VECTORS = 3
 WINDOW_ROWS = 4
 _TILES = {
     # 12 accumulators of 16 registers; with 512 bits 24 of 32
-    **dict.fromkeys(("vnni512", "avx512"), FloatTile(16, 8)),
+    **dict.fromkeys(("amx", "vnni512", "avx512"), FloatTile(16, 8)),
     **dict.fromkeys(("vnni256", "avx2"), FloatTile(8, 4)),
     "generic": FloatTile(4, 4),
 }

@@ -5,10 +5,10 @@ A primitive adds, in each s32 lane, the products of `group` neighbouring activat
     vnni512, vnni256   `vpdpbusd`: 4 u8 activations by 4 s8 weights
     avx512, avx2       `vpmaddwd` and an add: 2 activations and 2 weights, both widened to s16
     generic            the same on 128 bits in plain IR, for any target
+    amx                `tdpbusd`: tiles of 16 pixels by 16 channels in a matrix unit, beside the vectors of vnni512
 
-`vpdpbusds` and `vpmaddubsw` saturate and are not here. Products of two s16 that come from 8 bits cannot overflow
-an s32 pair sum. The emulated forms have the layout of the real ones in plain IR: with them, whatever CPU runs the
-tests executes the packing, tails and epilogue of the wide forms bit for bit.
+The emulated forms have the layout of the real ones in plain IR: with them, whatever CPU runs the tests executes the
+packing, tails and epilogue of the wide forms bit for bit.
 """
 
 from collections.abc import Callable
@@ -17,15 +17,21 @@ from dataclasses import dataclass
 from llvmlite import ir
 
 from qcompiler.runtime import isa
+from qcompiler.runtime.codegen.dot_products import Dot, plain_dot, vpdpbusd, vpmaddwd
+from qcompiler.runtime.codegen.matrix_unit import ROWS, Amx, EmulatedMatrixUnit, MatrixUnit
 from qcompiler.runtime.codegen.vectors import I8, I16, I32, call, clamp, shuffle, splat_constant, vector
 
 
 @dataclass(frozen=True)
 class TileShape:
-    """Registers of one tile: `pixels` rows of `vectors` accumulators (1, 2 or 4)."""
+    """Accumulators of one tile: `pixels` rows of `vectors` vectors (1, 2 or 4)."""
 
     vectors: int
     pixels: int
+
+
+EPILOGUE_VECTORS = 8
+"""Vectors of a matrix unit's sums that are rescaled together."""
 
 
 @dataclass(frozen=True)
@@ -36,17 +42,19 @@ class Primitive:
         lanes: s32 in a vector.
         group: activations in one lane's dot product: 4 bytes, or 2 s16.
         tiles: widest first.
-        dot: (builder, s32 accumulator, activations, weights) -> s32 accumulator.
+        dot: of vectors.
         pack_s16: two s32 vectors to one of s16, saturating, in each 16-byte lane first x, then y.
         pack_u8: the same from s16 to u8.
+        matrix_unit: computes the tiles of more than one pixel, if there is one.
     """
 
     lanes: int
     group: int
     tiles: tuple[TileShape, ...]
-    dot: Callable[[ir.IRBuilder, ir.Value, ir.Value, ir.Value], ir.Value]
+    dot: Dot
     pack_s16: Callable[[ir.IRBuilder, ir.Value, ir.Value], ir.Value]
     pack_u8: Callable[[ir.IRBuilder, ir.Value, ir.Value], ir.Value]
+    matrix_unit: MatrixUnit | None = None
 
     @property
     def vector_bytes(self) -> int:
@@ -62,6 +70,10 @@ class Primitive:
         """Bytes of one activation as the tile reads it."""
         return 4 // self.group
 
+    def least_pixels(self, shape: TileShape) -> int:
+        """The fewest pixels that a tile of this shape can be told to compute."""
+        return shape.pixels if self.matrix_unit is None else EPILOGUE_VECTORS // shape.vectors
+
     @property
     def s32(self) -> ir.VectorType:
         """Type of an accumulator."""
@@ -76,32 +88,6 @@ def primitive_named(name: str) -> Primitive:
 def emitted_primitive() -> Primitive:
     """The primitive of the kernel that is being compiled."""
     return primitive_named(isa.emitted())
-
-
-def _vpdpbusd(bits: int) -> Callable[[ir.IRBuilder, ir.Value, ir.Value, ir.Value], ir.Value]:
-    def dot(builder: ir.IRBuilder, acc: ir.Value, activations: ir.Value, weights: ir.Value) -> ir.Value:
-        return call(builder, f"llvm.x86.avx512.vpdpbusd.{bits}", acc.type, acc, activations, weights)
-
-    return dot
-
-
-def _vpmaddwd(name: str) -> Callable[[ir.IRBuilder, ir.Value, ir.Value, ir.Value], ir.Value]:
-    def dot(builder: ir.IRBuilder, acc: ir.Value, activations: ir.Value, weights: ir.Value) -> ir.Value:
-        return builder.add(acc, call(builder, name, acc.type, activations, weights))
-
-    return dot
-
-
-def _plain_dot(builder: ir.IRBuilder, acc: ir.Value, activations: ir.Value, weights: ir.Value) -> ir.Value:
-    """Any group: u8 by s8, or s16 by s16. LLVM recognises the s16 form where the target has `pmaddwd`."""
-    count, lanes = activations.type.count, acc.type.count
-    wide = vector(I32, count)
-    widen = builder.zext if activations.type.element == I8 else builder.sext
-    products = builder.mul(widen(activations, wide), builder.sext(weights, wide))
-    terms = [shuffle(builder, products, products, range(i, count, count // lanes)) for i in range(count // lanes)]
-    while len(terms) > 1:
-        terms = [builder.add(x, y) for x, y in zip(terms[::2], terms[1::2], strict=True)]
-    return builder.add(acc, terms[0])
 
 
 def _pack_with(name: str, element: ir.Type) -> Callable[[ir.IRBuilder, ir.Value, ir.Value], ir.Value]:
@@ -132,16 +118,19 @@ _PACKS_512 = _pack_with("llvm.x86.avx512.packssdw.512", I16), _pack_with("llvm.x
 _PACKS_256 = _pack_with("llvm.x86.avx2.packssdw", I16), _pack_with("llvm.x86.avx2.packuswb", I8)
 _PLAIN_PACKS = _plain_pack(I16, -(2**15), 2**15 - 1), _plain_pack(I8, 0, 255)
 _TILES_512 = TileShape(4, 6), TileShape(2, 10), TileShape(1, 10)
+_TILES_AMX = TileShape(4, ROWS), TileShape(2, 2 * ROWS), TileShape(1, 2 * ROWS)
 _TILES_256 = TileShape(2, 6), TileShape(1, 8)
 _TILES_128 = TileShape(2, 4), TileShape(1, 6)
 
 _PRIMITIVES = {
-    "vnni512": Primitive(16, 4, _TILES_512, _vpdpbusd(512), *_PACKS_512),
-    "vnni256": Primitive(8, 4, _TILES_256, _vpdpbusd(256), *_PACKS_256),
-    "avx512": Primitive(16, 2, _TILES_512, _vpmaddwd("llvm.x86.avx512.pmaddw.d.512"), *_PACKS_512),
-    "avx2": Primitive(8, 2, _TILES_256, _vpmaddwd("llvm.x86.avx2.pmadd.wd"), *_PACKS_256),
-    "generic": Primitive(4, 2, _TILES_128, _plain_dot, *_PLAIN_PACKS),
-    "vnni512-emulated": Primitive(16, 4, _TILES_512, _plain_dot, *_PLAIN_PACKS),
-    "vnni256-emulated": Primitive(8, 4, _TILES_256, _plain_dot, *_PLAIN_PACKS),
-    "avx512-emulated": Primitive(16, 2, _TILES_512, _plain_dot, *_PLAIN_PACKS),
+    "amx": Primitive(16, 4, _TILES_AMX, vpdpbusd(512), *_PACKS_512, Amx()),
+    "vnni512": Primitive(16, 4, _TILES_512, vpdpbusd(512), *_PACKS_512),
+    "vnni256": Primitive(8, 4, _TILES_256, vpdpbusd(256), *_PACKS_256),
+    "avx512": Primitive(16, 2, _TILES_512, vpmaddwd("llvm.x86.avx512.pmaddw.d.512"), *_PACKS_512),
+    "avx2": Primitive(8, 2, _TILES_256, vpmaddwd("llvm.x86.avx2.pmadd.wd"), *_PACKS_256),
+    "generic": Primitive(4, 2, _TILES_128, plain_dot, *_PLAIN_PACKS),
+    "amx-emulated": Primitive(16, 4, _TILES_AMX, plain_dot, *_PLAIN_PACKS, EmulatedMatrixUnit()),
+    "vnni512-emulated": Primitive(16, 4, _TILES_512, plain_dot, *_PLAIN_PACKS),
+    "vnni256-emulated": Primitive(8, 4, _TILES_256, plain_dot, *_PLAIN_PACKS),
+    "avx512-emulated": Primitive(16, 2, _TILES_512, plain_dot, *_PLAIN_PACKS),
 }

@@ -6,7 +6,7 @@ from llvmlite import ir
 from numba import types
 
 from qcompiler.runtime.codegen.intrinsics import emitted
-from qcompiler.runtime.codegen.vectors import I1, I8, I16, I64, branch_back, constant, load, splat, store, vector
+from qcompiler.runtime.codegen.vectors import I1, I8, I16, I64, constant, emit_loop, load, splat, store, vector
 
 _WIDTH = 16  # items of one step
 
@@ -75,25 +75,10 @@ def _emit_items(
         short, long = builder.append_basic_block("short"), builder.append_basic_block("long")
         builder.cbranch(builder.icmp_signed("<", count, constant(_WIDTH)), short, long)
         builder.position_at_end(short)
-        _emit_steps(builder, count, 1, put)
+        emit_loop(builder, count, 1, lambda at: put(at, 1))
         builder.branch(done)
         builder.position_at_end(long)  # the last step overlaps the one before
         last = builder.sub(count, constant(_WIDTH))
-        _emit_steps(builder, last, _WIDTH, put)
+        emit_loop(builder, last, _WIDTH, lambda at: put(at, _WIDTH))
         put(last, _WIDTH)
         builder.branch(done)
-
-
-def _emit_steps(builder: ir.IRBuilder, end: ir.Value, step: int, body: Callable[[ir.Value, int], None]) -> None:
-    """`body(at, step)` for 0, step, 2·step ... below `end`."""
-    before, loop = builder.block, builder.append_basic_block("step")
-    after = builder.append_basic_block("steps_done")
-    builder.cbranch(builder.icmp_signed("<", constant(0), end), loop, after)
-    builder.position_at_end(loop)
-    at = builder.phi(I64)
-    body(at, step)
-    following = builder.add(at, constant(step))
-    at.add_incoming(constant(0), before)
-    at.add_incoming(following, loop)
-    branch_back(builder, builder.icmp_signed("<", following, end), loop, after)
-    builder.position_at_end(after)

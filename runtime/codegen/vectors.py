@@ -1,8 +1,9 @@
 """Short names for the vector IR that the tiles are made of. Addresses are i64 values."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from llvmlite import ir
+from numba.core import cgutils
 
 I1, I8, I16, I32, I64 = map(ir.IntType, (1, 8, 16, 32, 64))
 
@@ -78,6 +79,31 @@ def branch_back(builder: ir.IRBuilder, again: ir.Value, loop: ir.Block, after: i
     identity = ir.MDValue(module, [disabled], name=str(len(module.metadata)))
     identity.operands = (identity, disabled)  # a loop's node begins with a reference to itself
     branch.set_metadata("llvm.loop", identity)
+
+
+def emit_loop(builder: ir.IRBuilder, end: ir.Value, step: int, body: Callable[[ir.Value], None]) -> None:
+    """`body(at)` for 0, step, 2·step ... below `end`, which may be 0 or less."""
+    before, loop = builder.block, builder.append_basic_block("loop")
+    after = builder.append_basic_block("loop_done")
+    builder.cbranch(builder.icmp_signed("<", constant(0), end), loop, after)
+    builder.position_at_end(loop)
+    at = builder.phi(I64)
+    body(at)
+    following = builder.add(at, constant(step))
+    at.add_incoming(constant(0), before)
+    at.add_incoming(following, builder.block)
+    branch_back(builder, builder.icmp_signed("<", following, end), loop, after)
+    builder.position_at_end(after)
+
+
+def stack_bytes(builder: ir.IRBuilder, count: int, name: str) -> ir.Value:
+    """Address of `count` bytes, aligned to a cache line, of the function's stack; the same for the same name."""
+    for instruction in builder.function.entry_basic_block.instructions:
+        if instruction.name == name:
+            return builder.ptrtoint(instruction, I64)
+    variable = cgutils.alloca_once(builder, ir.ArrayType(I8, count), name=name)
+    variable.align = 64
+    return builder.ptrtoint(variable, I64)
 
 
 def call(builder: ir.IRBuilder, name: str, result: ir.Type, *arguments: ir.Value) -> ir.Value:

@@ -7,7 +7,7 @@ activations as runs at the offsets `rows[pixel] + runs[i]`. The tiles of output 
 
 from qcompiler.runtime.codegen.rescale import PARAMETERS
 from qcompiler.runtime.codegen.staging import stage_activations
-from qcompiler.runtime.codegen.tile import matrix_tiles
+from qcompiler.runtime.codegen.tile import begin_tiles, end_tiles, matrix_tiles
 from qcompiler.runtime.kernels.memory import copy_bytes, load_s64, word_loader
 from qcompiler.runtime.kernels.registry import kernel
 from qcompiler.runtime.kernels.rows import stage_padded_rows, stage_sampled_rows
@@ -15,9 +15,9 @@ from qcompiler.runtime.kernels.rows import stage_padded_rows, stage_sampled_rows
 IN_PLACE, PIXELS, SAMPLED_ROWS, PADDED_ROWS = range(4)
 """Staging: none; neighbouring pixels; every `column_step`-th pixel of rows (1x1 with stride); rows with borders."""
 
-TILE_WORDS = 8
-"""s64 of a tile's entry: variant, pixels, output offset, weights offset, records offset, input offset, bytes of a
-pixel if they are fewer than the tile's (else 0), bytes of a pixel in the tile."""
+TILE_WORDS = 9
+"""s64 of a tile's entry: variant, pixels, fewest pixels, output offset, weights offset, records offset, input offset,
+bytes of a pixel if they are fewer than the tile's (else 0), bytes of a pixel in the tile."""
 
 PARTIAL_BYTES = 2048
 """At the start of a share's scratch, room for a tile that is wider than the output."""
@@ -88,6 +88,7 @@ def int_conv(operands: int, share: int, shares: int) -> None:  # noqa: C901, PLR
     partial = scratch + share * scratch_bytes
     stage = partial + PARTIAL_BYTES
 
+    begin_tiles()
     while unit < last_unit:
         image, local = unit // image_units, unit % image_units
         count = min(block_units, last_unit - unit, image_units - local)
@@ -117,17 +118,18 @@ def int_conv(operands: int, share: int, shares: int) -> None:  # noqa: C901, PLR
         block_out = out + unit * unit_pixels * out_stride
         for t in range(first_tile, last_tile):
             entry = tiles + t * (8 * TILE_WORDS)
-            variant, full = load_s64(entry, 0), load_s64(entry, 1)
-            tile_out = block_out + load_s64(entry, 2)
-            valid, width = load_s64(entry, 6), load_s64(entry, 7)
+            variant, full, least = load_s64(entry, 0), load_s64(entry, 1), load_s64(entry, 2)
+            tile_out = block_out + load_s64(entry, 3)
+            valid, width = load_s64(entry, 7), load_s64(entry, 8)
             pixel = 0
             while pixel < pixels:
                 left = pixels - pixel
                 repeats, single, step = left // full, 0, full
                 if left < full:
                     repeats = 1
-                    if 3 * left >= full and pixels >= full:  # move back over pixels that are done already
-                        pixel = pixels - full
+                    if 3 * left >= least and pixels >= least:  # move back over pixels that are done already
+                        step = max(left, least)
+                        pixel = pixels - step
                     else:
                         repeats, single, step = left, 1, 1
                 target, stride = tile_out + pixel * out_stride, out_stride
@@ -136,13 +138,14 @@ def int_conv(operands: int, share: int, shares: int) -> None:  # noqa: C901, PLR
                 matrix_tiles(
                     variant + single,
                     repeats,
-                    base + load_s64(entry, 5),
+                    step,
+                    base + load_s64(entry, 6),
                     rows + 8 * pixel,
                     runs,
                     run_count,
                     run_bytes,
-                    weights + load_s64(entry, 3),
-                    records + load_s64(entry, 4),
+                    weights + load_s64(entry, 4),
+                    records + load_s64(entry, 5),
                     target,
                     stride,
                     operands + _PARAMETERS_OFFSET,
@@ -152,3 +155,4 @@ def int_conv(operands: int, share: int, shares: int) -> None:  # noqa: C901, PLR
                         copy_bytes(tile_out + (pixel + m) * out_stride, partial + m * width, valid)
                 pixel += repeats * step
         unit += count
+    end_tiles()

@@ -16,8 +16,9 @@ from functools import cached_property
 import numpy as np
 
 from qcompiler.ir.types import AnyArray, DType
+from qcompiler.runtime.codegen.epilogue import channel_of
+from qcompiler.runtime.codegen.matrix_unit import TILE_BYTES
 from qcompiler.runtime.codegen.primitives import Primitive, TileShape, primitive_named
-from qcompiler.runtime.codegen.tile import channel_of
 from qcompiler.runtime.kernels.convolution import (
     IN_PLACE,
     PADDED_ROWS,
@@ -39,7 +40,7 @@ from qcompiler.runtime.kernels.packing import (
 )
 
 STAGE_BYTES = 48 * 1024  # of scratch that a block aims for: with one tile's weights it stays in the L2 cache
-BLOCK_PIXELS = 24  # a multiple of the usual tiles' pixels
+BLOCK_PIXELS = 96  # a multiple of the usual tiles' pixels
 LARGEST_BLOCK_PIXELS = 480
 STAGE_SLACK = 64  # bytes: the last run may be padded to whole groups, whose weights are zero
 SHARE_NS = 5000.0  # a share is worth at least this much time
@@ -151,7 +152,7 @@ class PackedConv:
         return KernelPlan("int_conv", constants, integers, scratch * shares, shares, cost, out_shape)
 
 
-_MACS_PER_NS = {"vnni512": 200.0, "vnni256": 100.0, "avx512": 100.0, "avx2": 70.0, "generic": 15.0}
+_MACS_PER_NS = {"amx": 800.0, "vnni512": 200.0, "vnni256": 100.0, "avx512": 100.0, "avx2": 70.0, "generic": 15.0}
 
 
 @dataclass(frozen=True)
@@ -315,7 +316,8 @@ def pack_conv(
         for index, start, valid in _tiles_of(p, cout // group):
             shape = p.tiles[index]
             columns = shape.vectors * p.lanes
-            order = np.array([[channel_of(shape, v, lane) for lane in range(p.lanes)] for v in range(shape.vectors)])
+            lanes, vectors = range(p.lanes), range(shape.vectors)
+            order = np.array([[channel_of(shape.vectors, v, lane) for lane in lanes] for v in vectors])
             inside = order < valid
             own = np.where(inside, g * (cout // group) + start + order, 0)  # [vectors, lanes]
             block = np.where(inside[:, :, None, None, None], dot_groups[own], 0).astype(element)
@@ -323,10 +325,12 @@ def pack_conv(
             channels.append(own)
             first = g * (cout // group) + start
             narrow = valid * epilogue.itemsize if valid < columns else 0
-            entry = [2 * index, shape.pixels, first * epilogue.itemsize, weight_offset, record_offset]
+            entry = [2 * index, shape.pixels, p.least_pixels(shape), first * epilogue.itemsize, weight_offset, record_offset]
             tiles.append([*entry, g * per_group * p.activation_bytes, narrow, columns * epilogue.itemsize])
             weight_offset += weights[-1].nbytes
             record_offset += shape.vectors * record_size
+    if p.matrix_unit is not None:  # it reads whole tiles of weights, also where a run ends before
+        weights.append(np.zeros(TILE_BYTES * max(shape.vectors for shape in p.tiles), element))
     return PackedConv(
         isa=isa,
         weights=aligned(np.concatenate(weights)),

@@ -13,9 +13,9 @@ from functools import cached_property
 import numpy as np
 
 from qcompiler.ir.types import AnyArray, DType
-from qcompiler.runtime.codegen.depthwise_tile import CHANNEL_SHAPE
+from qcompiler.runtime.codegen.depthwise_tile import VECTORS
+from qcompiler.runtime.codegen.epilogue import channel_of
 from qcompiler.runtime.codegen.primitives import Primitive, primitive_named
-from qcompiler.runtime.codegen.tile import channel_of
 from qcompiler.runtime.kernels.convolution_plan import SHARE_NS, STAGE_BYTES, STAGE_SLACK, KernelPlan
 from qcompiler.runtime.kernels.depthwise import PARTIAL_BYTES, TILE_WORDS
 from qcompiler.runtime.kernels.packing import (
@@ -142,7 +142,7 @@ class PackedDepthwise:
         return aligned(taps).view(np.int64)
 
 
-_NS_PER_OPERATION = {"vnni512": 0.25, "vnni256": 0.25, "avx512": 0.35, "avx2": 0.35, "generic": 0.4}
+_NS_PER_OPERATION = {"amx": 0.25, "vnni512": 0.25, "vnni256": 0.25, "avx512": 0.35, "avx2": 0.35, "generic": 0.4}
 
 
 def pack_depthwise(
@@ -170,7 +170,7 @@ def pack_depthwise(
     taps = taps.reshape(channels, groups, p.group)
 
     width = p.vector_bytes  # channels of a block: four vectors of s32
-    order = np.array([[channel_of(CHANNEL_SHAPE, v, lane) for lane in range(p.lanes)] for v in range(4)])
+    order = np.array([[channel_of(VECTORS, v, lane) for lane in range(p.lanes)] for v in range(VECTORS)])
     starts = [min(start, max(0, channels - width)) for start in range(0, channels, width)]
     # [block, vector, lane]; several pixels of few channels repeat them, and what is left over is never stored
     own = np.array([(start + order) % channels for start in starts])

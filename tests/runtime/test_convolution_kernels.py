@@ -21,7 +21,7 @@ from qcompiler.runtime.kernels.depthwise_plan import pack_depthwise
 from qcompiler.runtime.kernels.packing import Requantization, aligned
 from qcompiler.runtime.kernels.registry import kernel_named
 
-EMULATED = ("vnni512-emulated", "vnni256-emulated", "avx512-emulated")
+EMULATED = ("amx-emulated", "vnni512-emulated", "vnni256-emulated", "avx512-emulated")
 PRIMITIVES = (*isa.available(), *EMULATED)
 GUARD = 64  # bytes around the result, which must stay as they are
 

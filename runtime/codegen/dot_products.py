@@ -1,0 +1,44 @@
+"""Exact dot products of neighbouring activations and weights, added in each s32 lane modulo 2^32.
+
+`vpdpbusds` and `vpmaddubsw` saturate and are not here. Products of two s16 that come from 8 bits cannot overflow
+an s32 pair sum.
+"""
+
+from collections.abc import Callable
+
+from llvmlite import ir
+
+from qcompiler.runtime.codegen.vectors import I8, I32, call, shuffle, vector
+
+Dot = Callable[[ir.IRBuilder, ir.Value, ir.Value, ir.Value], ir.Value]
+"""(builder, s32 accumulator, activations, weights) -> s32 accumulator."""
+
+
+def vpdpbusd(bits: int) -> Dot:
+    """u8 by s8, four to a lane."""
+
+    def dot(builder: ir.IRBuilder, acc: ir.Value, activations: ir.Value, weights: ir.Value) -> ir.Value:
+        return call(builder, f"llvm.x86.avx512.vpdpbusd.{bits}", acc.type, acc, activations, weights)
+
+    return dot
+
+
+def vpmaddwd(name: str) -> Dot:
+    """s16 by s16, two to a lane; `name` is LLVM's for the width."""
+
+    def dot(builder: ir.IRBuilder, acc: ir.Value, activations: ir.Value, weights: ir.Value) -> ir.Value:
+        return builder.add(acc, call(builder, name, acc.type, activations, weights))
+
+    return dot
+
+
+def plain_dot(builder: ir.IRBuilder, acc: ir.Value, activations: ir.Value, weights: ir.Value) -> ir.Value:
+    """Any group: u8 by s8, or s16 by s16. LLVM recognises the s16 form where the target has `pmaddwd`."""
+    count, lanes = activations.type.count, acc.type.count
+    wide = vector(I32, count)
+    widen = builder.zext if activations.type.element == I8 else builder.sext
+    products = builder.mul(widen(activations, wide), builder.sext(weights, wide))
+    terms = [shuffle(builder, products, products, range(i, count, count // lanes)) for i in range(count // lanes)]
+    while len(terms) > 1:
+        terms = [builder.add(x, y) for x, y in zip(terms[::2], terms[1::2], strict=True)]
+    return builder.add(acc, terms[0])

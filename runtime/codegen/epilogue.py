@@ -1,0 +1,85 @@
+"""What follows the sums of a tile: rescale them and store each pixel's channels, in order, as u8, s16 or s32.
+
+Within a tile the channel of lane l of vector v is `channel_of(...)`, such that the saturating packs, which work in
+16-byte lanes, put the channels in order. Weights and records are packed in that order.
+"""
+
+from llvmlite import ir
+
+from qcompiler.runtime.codegen.primitives import Primitive
+from qcompiler.runtime.codegen.rescale import (
+    FORM_S32,
+    FORM_U8,
+    emit_byte_range,
+    emit_rescale,
+    emit_s16_stores,
+    emit_s32_stores,
+    emit_u8,
+    parameter,
+)
+from qcompiler.runtime.codegen.vectors import constant, offset, shuffle, store
+
+
+def channel_of(vectors: int, vector: int, lane: int) -> int:
+    """Channel, within a tile of `vectors` vectors of channels, of one lane of one vector."""
+    return 4 * vectors * (lane // 4) + 4 * vector + lane % 4
+
+
+def emit_epilogue(
+    builder: ir.IRBuilder,
+    p: Primitive,
+    accs: list[list[ir.Value]],
+    records: list[ir.Value],
+    outs: list[ir.Value],
+    parameters: ir.Value,
+    done: ir.Block,
+) -> None:
+    """Rescale and store pixels in the form that the parameters ask for, and branch to `done`.
+
+    Args:
+        builder: after the sums.
+        p: the primitive.
+        accs: [pixel][vector], s32; 1, 2 or 4 vectors.
+        records: address of each vector's record, see `rescale`.
+        outs: address of each pixel's first channel.
+        parameters: address of the words `rescale.PARAMETERS`.
+        done: where to go on.
+    """
+    vectors, pixels = len(records), len(outs)
+    raw, rescaled, as_u8, as_s16 = (builder.append_basic_block(n) for n in ("s32", "rescaled", "u8", "s16"))
+    form = parameter(builder, parameters, "form")
+    builder.cbranch(builder.icmp_signed("==", form, constant(FORM_S32)), raw, rescaled)
+    each = [(m, v) for v in range(vectors) for m in range(pixels)]
+
+    def quarters(m: int, v: int, itemsize: int) -> list[ir.Value]:
+        """Where each four lanes of a vector go: they are neighbouring channels."""
+        return [offset(builder, outs[m], itemsize * channel_of(vectors, v, lane)) for lane in range(0, p.lanes, 4)]
+
+    builder.position_at_end(raw)
+    for m, v in each:
+        emit_s32_stores(builder, accs[m][v], quarters(m, v, 4))
+    builder.branch(done)
+
+    builder.position_at_end(rescaled)
+    large = parameter(builder, parameters, "large")
+    flat = emit_rescale(builder, p, [accs[m][v] for m, v in each], [records[v] for _, v in each], large)
+    values = dict(zip(each, flat, strict=True))
+    builder.cbranch(builder.icmp_signed("==", form, constant(FORM_U8)), as_u8, as_s16)
+
+    builder.position_at_end(as_u8)
+    limits = emit_byte_range(builder, p, parameters)
+    together = 4 // vectors  # pixels that fill one vector of bytes
+    width = 4 * vectors  # bytes of one pixel in each 16-byte lane
+    for start in range(0, pixels, together):
+        chosen = [min(start + i, pixels - 1) for i in range(together)]
+        packed = emit_u8(builder, p, [values[m, v] for m in chosen for v in range(vectors)], limits)
+        for i, m in enumerate(range(start, min(start + together, pixels))):
+            lanes = range(0, packed.type.count, 16)
+            own = [lane + width * i + byte for lane in lanes for byte in range(width)]
+            store(builder, shuffle(builder, packed, packed, own), outs[m])
+    builder.branch(done)
+
+    builder.position_at_end(as_s16)
+    for m, v in each:
+        emit_s16_stores(builder, values[m, v], quarters(m, v, 2), parameters)
+    builder.branch(done)
