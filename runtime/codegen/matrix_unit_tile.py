@@ -1,12 +1,12 @@
 """The matrix tile on a matrix unit: 16 or 32 pixels, whose sums go through memory to the vectors' epilogue.
 
-While the vectors rescale one tile's sums the unit already computes the next tile's: the processor overlaps them, for
-neither needs the other's execution ports. Activations are read where they are, unless the pixels' distances
+While the vectors rescale one tile's sums the unit already computes the next tile's, and neither needs the other's
+execution ports. Activations are read where they are, unless the pixels' distances
 differ (at the end of an image row) or less than a register's row is left: then they are gathered first, which is
 loads and stores only.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from llvmlite import ir
 
@@ -48,12 +48,58 @@ class Operands:
     weights: ir.Value
 
 
-def emit_unit_tile(
+def emit_unit_tiles(
     builder: ir.IRBuilder,
     p: Primitive,
     unit: MatrixUnit,
     shape: TileShape,
+    tiles: ir.Value,
+    count: ir.Value,
     operands: Operands,
+    records: list[ir.Value],
+    out: ir.Value,
+    out_stride: ir.Value,
+    parameters: ir.Value,
+) -> None:
+    """Compute and store the first `count` pixels of each tile; the arguments are those of `tile.matrix_tiles`."""
+    # The sums of a tile are begun before those of the tile before it are rescaled, into another buffer.
+    buffer_bytes = _FIRST_ACTIVATIONS * TILE_BYTES
+    buffers = stack_bytes(builder, 2 * buffer_bytes, "tile_sums")
+
+    def buffer_of(tile: ir.Value) -> ir.Value:
+        return builder.add(buffers, builder.mul(builder.and_(tile, constant(1)), constant(buffer_bytes)))
+
+    entry = builder.block
+    loop, begin, begun, finish, finished, done = (
+        builder.append_basic_block(name) for name in ("tile", "begin", "begun", "finish", "finished", "tiles_done")
+    )
+    builder.branch(loop)
+    builder.position_at_end(loop)
+    tile = builder.phi(I64)
+    builder.cbranch(builder.icmp_signed("<", tile, tiles), begin, begun)
+    builder.position_at_end(begin)
+    rows = builder.add(operands.rows, builder.mul(tile, constant(8 * shape.pixels)))
+    _emit_sums(builder, unit, shape, replace(operands, rows=rows), records, count, buffer_of(tile))
+    builder.branch(begun)
+    builder.position_at_end(begun)
+    builder.cbranch(builder.icmp_signed(">", tile, constant(0)), finish, finished)
+    builder.position_at_end(finish)
+    before = builder.sub(tile, constant(1))
+    tile_out = builder.add(out, builder.mul(builder.mul(before, constant(shape.pixels)), out_stride))
+    _emit_rescaling(builder, p, shape, buffer_of(before), records, tile_out, out_stride, count, parameters, finished)
+    builder.position_at_end(finished)
+    following = builder.add(tile, constant(1))
+    tile.add_incoming(constant(0), entry)
+    tile.add_incoming(following, finished)
+    branch_back(builder, builder.icmp_signed("<=", following, tiles), loop, done)
+    builder.position_at_end(done)
+
+
+def _emit_rescaling(
+    builder: ir.IRBuilder,
+    p: Primitive,
+    shape: TileShape,
+    sums: ir.Value,
     records: list[ir.Value],
     out: ir.Value,
     out_stride: ir.Value,
@@ -61,27 +107,28 @@ def emit_unit_tile(
     parameters: ir.Value,
     done: ir.Block,
 ) -> None:
-    """Compute and store the first `count` pixels of a tile, at least `p.least_pixels(shape)`; go on at `done`."""
-    sums = stack_bytes(builder, _FIRST_ACTIVATIONS * TILE_BYTES, "tile_sums")
-    _emit_sums(builder, unit, shape, operands, records, count, sums)
-
+    """Store `count` pixels, at least `p.least_pixels(shape)`, from s32[pixel, vector, lane]; go on at `done`."""
     step = p.least_pixels(shape)
     before, loop, next_step = builder.block, builder.append_basic_block("rescale"), builder.append_basic_block("next")
     builder.branch(loop)
     builder.position_at_end(loop)
     pixel = builder.phi(I64)
-    first = builder.add(sums, builder.mul(pixel, constant(shape.vectors * ROW_BYTES)))
+    vector_at = builder.mul(pixel, constant(shape.vectors))
     accs = [
-        [load(builder, offset(builder, first, (m * shape.vectors + v) * ROW_BYTES), p.s32, 64) for v in range(shape.vectors)]
+        [_emit_sum(builder, p, sums, offset(builder, vector_at, m * shape.vectors + v)) for v in range(shape.vectors)]
         for m in range(step)
     ]
-    outs = [builder.add(out, builder.mul(builder.add(pixel, constant(m)), out_stride)) for m in range(step)]
+    outs = [builder.add(out, builder.mul(offset(builder, pixel, m), out_stride)) for m in range(step)]
     emit_epilogue(builder, p, accs, records, outs, parameters, next_step)
     builder.position_at_end(next_step)
     following, last = builder.add(pixel, constant(step)), builder.sub(count, constant(step))
     pixel.add_incoming(constant(0), before)
     pixel.add_incoming(_least(builder, following, last), next_step)  # the last step overlaps the one before
     branch_back(builder, builder.icmp_signed("<", following, count), loop, done)
+
+
+def _emit_sum(builder: ir.IRBuilder, p: Primitive, sums: ir.Value, index: ir.Value) -> ir.Value:
+    return load(builder, builder.add(sums, builder.mul(index, constant(ROW_BYTES))), p.s32, ROW_BYTES)
 
 
 def _emit_sums(

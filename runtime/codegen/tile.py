@@ -7,12 +7,14 @@ into columns. Every four bytes of a run (`group` activations) meet one weight ve
 The channels of a tile's lanes are in the order of `epilogue.channel_of`; weights and records are packed in it.
 """
 
+from dataclasses import replace
+
 from llvmlite import ir
 from numba import types
 
 from qcompiler.runtime.codegen.epilogue import emit_epilogue
 from qcompiler.runtime.codegen.intrinsics import emitted
-from qcompiler.runtime.codegen.matrix_unit_tile import Operands, emit_unit_tile
+from qcompiler.runtime.codegen.matrix_unit_tile import Operands, emit_unit_tiles
 from qcompiler.runtime.codegen.primitives import Primitive, TileShape, emitted_primitive
 from qcompiler.runtime.codegen.rescale import field, record_bytes
 from qcompiler.runtime.codegen.vectors import I8, I32, I64, branch_back, constant, load, offset, splat
@@ -72,36 +74,54 @@ def matrix_tiles(  # noqa: PLR0913, PLR0917 - a kernel's inner call has no struc
     p = emitted_primitive()
     done = builder.append_basic_block("tile_done")
     switch = builder.switch(variant, done)
+    operands = Operands(base, rows, runs, run_count, run_bytes, weights)
     for index, full in enumerate(p.tiles):
         for single, shape in enumerate((full, TileShape(full.vectors, 1))):
             body = builder.append_basic_block(f"tile_{shape.vectors}x{shape.pixels}")
             switch.add_case(constant(2 * index + single), body)
             builder.position_at_end(body)
             record = [offset(builder, records, v * record_bytes(p)) for v in range(shape.vectors)]
-            loop, next_tile = builder.append_basic_block("tile"), builder.append_basic_block("next_tile")
-            builder.branch(loop)
-            builder.position_at_end(loop)
-            left, tile_rows, tile_out = builder.phi(I64), builder.phi(I64), builder.phi(I64)
-            operands = Operands(base, tile_rows, runs, run_count, run_bytes, weights)
             if p.matrix_unit is not None and not single:
                 unit = p.matrix_unit
-                emit_unit_tile(
-                    builder, p, unit, shape, operands, record, tile_out, out_stride, count, parameters, next_tile
+                emit_unit_tiles(
+                    builder, p, unit, shape, tiles, count, operands, record, out, out_stride, parameters
                 )
             else:
-                accs = _emit_sums(builder, p, shape, operands, record)
-                outs = [builder.add(tile_out, builder.mul(out_stride, constant(m))) for m in range(shape.pixels)]
-                emit_epilogue(builder, p, accs, record, outs, parameters, next_tile)
-            builder.position_at_end(next_tile)
-            following = builder.sub(left, constant(1))
-            for phi, start, again in (
-                (left, tiles, following),
-                (tile_rows, rows, offset(builder, tile_rows, 8 * shape.pixels)),
-                (tile_out, out, builder.add(tile_out, builder.mul(out_stride, constant(shape.pixels)))),
-            ):
-                phi.add_incoming(start, body)
-                phi.add_incoming(again, next_tile)
-            branch_back(builder, builder.icmp_signed(">", following, constant(0)), loop, done)
+                _emit_vector_tiles(builder, p, shape, tiles, operands, record, out, out_stride, parameters)
+            builder.branch(done)
+    builder.position_at_end(done)
+
+
+def _emit_vector_tiles(
+    builder: ir.IRBuilder,
+    p: Primitive,
+    shape: TileShape,
+    tiles: ir.Value,
+    operands: Operands,
+    records: list[ir.Value],
+    out: ir.Value,
+    out_stride: ir.Value,
+    parameters: ir.Value,
+) -> None:
+    """Compute and store tiles in vector registers."""
+    entry = builder.block
+    loop, next_tile, done = (builder.append_basic_block(name) for name in ("tile", "next_tile", "tiles_done"))
+    builder.branch(loop)
+    builder.position_at_end(loop)
+    left, rows, tile_out = builder.phi(I64), builder.phi(I64), builder.phi(I64)
+    accs = _emit_sums(builder, p, shape, replace(operands, rows=rows), records)
+    outs = [builder.add(tile_out, builder.mul(out_stride, constant(m))) for m in range(shape.pixels)]
+    emit_epilogue(builder, p, accs, records, outs, parameters, next_tile)
+    builder.position_at_end(next_tile)
+    following = builder.sub(left, constant(1))
+    for phi, start, again in (
+        (left, tiles, following),
+        (rows, operands.rows, offset(builder, rows, 8 * shape.pixels)),
+        (tile_out, out, builder.add(outs[-1], out_stride)),
+    ):
+        phi.add_incoming(start, entry)
+        phi.add_incoming(again, next_tile)
+    branch_back(builder, builder.icmp_signed(">", following, constant(0)), loop, done)
     builder.position_at_end(done)
 
 
