@@ -3,9 +3,9 @@
 Sections of the container: ``graph`` (the text form, UTF-8), ``index`` (JSON: ``[dtype, shape, width]`` of each constant
 that the text names by its hash, in the order of the section that follows), ``constants`` (their elements, each
 constant at a multiple of 8), ``summary`` and ``provenance`` (JSON). Integers are stored in `width` bytes, as many as
-the widest of them needs: most biases need three, shifts one. Loading recomputes every checksum and hash, parses and
-verifies the graph, and finds the verdict and the proof of every accumulator anew, so a file that was altered with
-matching checksums is still either refused or a valid integer program.
+the widest of them needs: most biases need three, shifts one. The container compresses what shrinks. Loading
+recomputes every checksum and hash, parses and verifies the graph, and finds the verdict and the proof of every
+accumulator anew, so a file that was altered with matching checksums is still either refused or a valid integer program.
 """
 
 import json
@@ -32,8 +32,8 @@ _ALIGNMENT = 8
 _SECTIONS = ("graph", "index", "constants", "summary", "provenance")
 
 
-def encode(graph: Graph, summary: Mapping[str, Any], provenance: Mapping[str, Any]) -> bytes:
-    """The artifact of an integer graph; deterministic."""
+def encode(graph: Graph, summary: Mapping[str, Any], provenance: Mapping[str, Any], *, mappable: bool = False) -> bytes:
+    """The artifact of an integer graph; deterministic. `mappable` leaves the constants uncompressed."""
     index: list[tuple[str, tuple[int, ...], int]] = []
     blob = bytearray()
     for value in _referenced_constants(graph):
@@ -48,7 +48,8 @@ def encode(graph: Graph, summary: Mapping[str, Any], provenance: Mapping[str, An
             "constants": bytes(blob),
             "summary": _to_json(reproducible(summary)),
             "provenance": _to_json(dict(provenance)),
-        }
+        },
+        uncompressed=("constants",) if mappable else (),
     )
 
 

@@ -37,17 +37,25 @@ class CompiledModel:
         self.provenance: Mapping[str, Any] = MappingProxyType(dict(provenance))
         self.remarks = remarks
 
-    def to_bytes(self) -> bytes:
-        """The artifact; the same model gives the same bytes."""
-        return encode(self.graph, self.summary, self.provenance)
+    def to_bytes(self, *, mappable: bool = False) -> bytes:
+        """The artifact; the same model gives the same bytes, with the same build of zlib.
 
-    def save(self, path: str | os.PathLike[str]) -> None:
+        Args:
+            mappable: store the weights uncompressed, so that `load` with ``mmap=True`` can leave them in the file.
+        """
+        return encode(self.graph, self.summary, self.provenance, mappable=mappable)
+
+    def save(self, path: str | os.PathLike[str], *, mappable: bool = False) -> None:
         """Write the artifact; an existing file is replaced only when the new one is complete.
+
+        Args:
+            path: of the new file.
+            mappable: as in `to_bytes`.
 
         Raises:
             UsageError: the file cannot be written.
         """
-        write_atomically(Path(path), self.to_bytes())
+        write_atomically(Path(path), self.to_bytes(mappable=mappable))
 
     def session(self, threads: int | None = None) -> "Session":
         """A session that runs the model on `threads` threads (None: the usable physical cores)."""
@@ -63,7 +71,8 @@ def load(
 
     Args:
         path_or_bytes: a ``.qc`` file or its contents.
-        mmap: map the file instead of reading it, so that weights are loaded when they are first used.
+        mmap: map the file instead of reading it. Weights that are stored uncompressed (``save(path, mappable=True)``,
+            or where compressing them would save little) then stay in the file's pages, which processes share.
 
     Raises:
         ArtifactError: the file cannot be read, is truncated, altered or of another version.

@@ -1,4 +1,5 @@
 import json
+import mmap
 import random as random_module
 import re
 
@@ -12,6 +13,7 @@ import qcompiler
 from qcompiler.artifact import _narrow, _widen, decode
 from qcompiler.container import pack_sections, unpack_sections
 from qcompiler.errors import ArtifactError
+from qcompiler.ir import DType
 from qcompiler.runtime.session import Session
 from qcompiler.summary import STRUCTURE_KEYS
 
@@ -36,6 +38,28 @@ def test_load_gives_back_the_same_model(model, tmp_path, heldout_images):
         expected = qcompiler.reference.run(model.graph, feeds)["logits"]
         assert np.array_equal(qcompiler.reference.run(loaded.graph, feeds)["logits"], expected)
         assert np.array_equal(loaded.session(1).run(feeds)["logits"], expected)
+
+
+def test_the_weights_of_a_mappable_artifact_stay_in_the_mapped_file(model, tmp_path, sections):
+    path = tmp_path / "model.qc"
+    model.save(path, mappable=True)
+    data = path.read_bytes()
+    assert data == model.to_bytes(mappable=True)
+    assert sections["constants"] in data
+    assert sections["constants"] not in model.to_bytes()
+    assert {name: bytes(view) for name, view in unpack_sections(data, "x").items()} == sections
+    loaded = qcompiler.load(path, mmap=True)
+    assert loaded.to_bytes() == model.to_bytes()
+    weights = [value.data for value in loaded.graph.constants() if value.type.dtype is DType.S8]
+    assert weights
+    assert all(isinstance(owner(array), mmap.mmap) for array in weights)
+
+
+def owner(array):
+    """What owns the memory that an array shows."""
+    while isinstance(array, np.ndarray):
+        array = array.base
+    return array.obj if isinstance(array, memoryview) else array
 
 
 def test_it_holds_no_times_and_no_code(sections):
