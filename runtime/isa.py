@@ -81,11 +81,13 @@ def target() -> Target:
     return Target(cpu, features)
 
 
-def check_runs_here() -> None:
-    """Raise UsageError if this CPU lacks instructions of the JIT's target: they would end the process.
+def check_runs_here(isa: str) -> None:
+    """Raise UsageError if this process cannot run the JIT's target or the primitive `isa`: it would end the process.
 
     Their code can be generated and looked at all the same.
     """
+    if isa == "amx" and not amx_is_permitted():
+        raise UsageError("the operating system does not let this process use AMX; choose a lesser primitive")
     lacking = target().features & _KNOWN_FEATURES - _host_features()
     if lacking:
         raise UsageError(
@@ -135,7 +137,7 @@ def current() -> str:
         )
     if wanted not in available():
         raise UsageError(
-            f"{ENVIRONMENT_VARIABLE}={wanted}: the operating system does not let this process use AMX; "
+            f"{ENVIRONMENT_VARIABLE}={wanted}: the operating system does not let this process use it; "
             f"unset it or choose one of {', '.join(available())}"
         )
     return wanted

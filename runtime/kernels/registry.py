@@ -71,9 +71,9 @@ class Kernel:
         """Address of the function compiled for one primitive, `void (int64, int64, int64)` in C.
 
         Raises:
-            UsageError: the JIT's target has instructions that this CPU lacks.
+            UsageError: the JIT's target or the primitive has instructions that cannot run here.
         """
-        isa.check_runs_here()
+        isa.check_runs_here(isa_name)
         return int(self.compiled_for(isa_name).address or 0)
 
     def compiled_for(self, isa_name: str) -> CFunc:
