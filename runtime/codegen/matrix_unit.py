@@ -1,9 +1,9 @@
-"""Matrix units: registers that hold tiles, and one instruction that multiplies two of them.
+"""Matrix units: registers that hold matrices, and one instruction that multiplies two of them.
 
-A tile has 16 rows of 64 bytes. `dot` adds to a tile of s32[16 pixels, 16 channels] the product of a tile of
-u8[16 pixels, 64 activations] and one of s8[16, 16 channels, 4]: row k of the latter has the weights of activations
-4k to 4k + 3, as they lie in memory for the vectors' dot product too. Sums are modulo 2^32: AMX does not saturate
-(Intel SDM, TDPBUSD).
+`dot` adds to s32[rows, 16 channels] the product of u8[rows, bytes] and s8[bytes / 4, 16 channels, 4]: row k of the
+latter has the weights of activations 4k to 4k + 3, as they lie in memory for the vectors' dot product too. A row is
+a pixel; `rows` is at most 16, and `bytes`, the activations of one step, at most 64. Sums are modulo 2^32: AMX does
+not saturate (Intel SDM, TDPBUSD).
 
 The emulation keeps the tiles in memory and works in plain IR: whatever CPU runs the tests executes the tile around
 it bit for bit.
@@ -22,7 +22,9 @@ from qcompiler.runtime.codegen.vectors import (
     constant,
     emit_loop,
     load,
+    offset,
     splat,
+    splat_constant,
     stack_bytes,
     store,
     vector,
@@ -30,24 +32,26 @@ from qcompiler.runtime.codegen.vectors import (
 
 ROWS = 16
 ROW_BYTES = 64
-TILE_BYTES = ROWS * ROW_BYTES
-_REGISTERS = 8
+REGISTER_BYTES = ROWS * ROW_BYTES
+
+SUMS, ACTIVATIONS, WEIGHTS = range(4), range(4, 6), range(6, 8)
+"""What each register holds."""
 
 
 class MatrixUnit(Protocol):
-    """Emits what a matrix unit does. Registers are numbers below 8, addresses and strides i64."""
+    """Emits what a matrix unit does. Addresses, strides and sizes are i64."""
 
-    def begin(self, builder: ir.IRBuilder) -> None:
-        """Before the first use in a kernel."""
+    def begin(self, builder: ir.IRBuilder, rows: ir.Value, row_bytes: ir.Value) -> None:
+        """Before the first use in a kernel: what the registers of activations are to hold."""
 
     def end(self, builder: ir.IRBuilder) -> None:
         """After the last: the registers then cost nothing when the operating system switches threads."""
 
     def load(self, builder: ir.IRBuilder, register: int, address: ir.Value, stride: ir.Value) -> None:
-        """Fill a register with 16 rows that are `stride` bytes apart."""
+        """Fill a register with rows that are `stride` bytes apart."""
 
     def store(self, builder: ir.IRBuilder, register: int, address: ir.Value, stride: ir.Value) -> None:
-        """Store 16 rows, `stride` bytes apart."""
+        """Store a register of sums, its rows `stride` bytes apart."""
 
     def dot(self, builder: ir.IRBuilder, sums: int, activations: int, weights: int) -> None:
         """Add to the register `sums` the product of the other two."""
@@ -56,15 +60,20 @@ class MatrixUnit(Protocol):
 class Amx:
     """Intel AMX-INT8."""
 
-    def begin(self, builder: ir.IRBuilder) -> None:
-        """Configure all registers as whole tiles; palette 1, see LDTILECFG in the Intel SDM."""
-        content = bytearray(64)
-        content[0] = 1
-        for register in range(_REGISTERS):
-            content[16 + 2 * register] = ROW_BYTES
-            content[48 + register] = ROWS
-        at = stack_bytes(builder, len(content), "tile_configuration")
-        store(builder, ir.Constant(vector(I8, len(content)), list(content)), at)
+    def begin(self, builder: ir.IRBuilder, rows: ir.Value, row_bytes: ir.Value) -> None:
+        """Write palette 1 and each register's bytes of a row and rows; see LDTILECFG in the Intel SDM."""
+        at = stack_bytes(builder, 64, "configuration")
+        store(builder, splat_constant(vector(I8, 64), 0), at)
+        store(builder, ir.Constant(I8, 1), at)
+        groups = builder.lshr(row_bytes, constant(2))
+        for registers, width, height in (
+            (SUMS, constant(ROW_BYTES), rows),
+            (ACTIVATIONS, row_bytes, rows),
+            (WEIGHTS, constant(ROW_BYTES), groups),
+        ):
+            for register in registers:
+                store(builder, builder.trunc(width, I8), offset(builder, at, 16 + 2 * register))
+                store(builder, builder.trunc(height, I8), offset(builder, at, 48 + register))
         call(builder, "llvm.x86.ldtilecfg", ir.VoidType(), builder.inttoptr(at, I8.as_pointer()))
 
     def end(self, builder: ir.IRBuilder) -> None:
@@ -91,30 +100,37 @@ class Amx:
 
 
 class EmulatedMatrixUnit:
-    """The same in plain IR."""
+    """The same in plain IR, on registers in memory."""
 
-    def begin(self, builder: ir.IRBuilder) -> None:
-        """Nothing."""
+    def begin(self, builder: ir.IRBuilder, rows: ir.Value, row_bytes: ir.Value) -> None:
+        """Note the sizes."""
+        store(builder, rows, self._size(builder, "rows"), align=8)
+        store(builder, row_bytes, self._size(builder, "bytes"), align=8)
 
     def end(self, builder: ir.IRBuilder) -> None:
         """Nothing."""
 
     def load(self, builder: ir.IRBuilder, register: int, address: ir.Value, stride: ir.Value) -> None:
         """Copy rows to the register's memory."""
-        target = self._register(builder, register)
-        self._copy(builder, target, constant(ROW_BYTES), address, stride)
+        rows, row_bytes = (load(builder, self._size(builder, name), I64, 8) for name in ("rows", "bytes"))
+        if register in WEIGHTS:
+            rows = builder.lshr(row_bytes, constant(2))
+        if register not in ACTIVATIONS:
+            row_bytes = constant(ROW_BYTES)
+        self._copy(builder, rows, row_bytes, self._register(builder, register), constant(ROW_BYTES), address, stride)
 
     def store(self, builder: ir.IRBuilder, register: int, address: ir.Value, stride: ir.Value) -> None:
         """Copy rows from the register's memory."""
-        source = self._register(builder, register)
-        self._copy(builder, address, stride, source, constant(ROW_BYTES))
+        rows, row_bytes = load(builder, self._size(builder, "rows"), I64, 8), constant(ROW_BYTES)
+        self._copy(builder, rows, row_bytes, address, stride, self._register(builder, register), constant(ROW_BYTES))
 
     def dot(self, builder: ir.IRBuilder, sums: int, activations: int, weights: int) -> None:
         """Row by row, four activations by one row of weights at a time."""
         sums_at, activations_at, weights_at = (self._register(builder, r) for r in (sums, activations, weights))
+        rows, row_bytes = (load(builder, self._size(builder, name), I64, 8) for name in ("rows", "bytes"))
         weights_kind = vector(I8, ROW_BYTES)
 
-        def add_fours(start: ir.Value) -> None:
+        def add_row(start: ir.Value) -> None:
             target = builder.add(sums_at, start)
 
             def add_four(k: ir.Value) -> None:
@@ -125,20 +141,35 @@ class EmulatedMatrixUnit:
                 acc = plain_dot(builder, acc, operands, load(builder, row_of_weights, weights_kind, 4))
                 store(builder, acc, target)
 
-            emit_loop(builder, constant(ROW_BYTES), 4, add_four)
+            emit_loop(builder, row_bytes, 4, add_four)
 
-        emit_loop(builder, constant(TILE_BYTES), ROW_BYTES, add_fours)
+        emit_loop(builder, builder.mul(rows, constant(ROW_BYTES)), ROW_BYTES, add_row)
+
+    @staticmethod
+    def _size(builder: ir.IRBuilder, name: str) -> ir.Value:
+        return stack_bytes(builder, 8, f"register_{name}")
 
     @staticmethod
     def _register(builder: ir.IRBuilder, register: int) -> ir.Value:
-        return stack_bytes(builder, TILE_BYTES, f"tile_register_{register}")
+        return stack_bytes(builder, REGISTER_BYTES, f"register_{register}")
 
     @staticmethod
     def _copy(
-        builder: ir.IRBuilder, target: ir.Value, target_stride: ir.Value, source: ir.Value, source_stride: ir.Value
+        builder: ir.IRBuilder,
+        rows: ir.Value,
+        row_bytes: ir.Value,
+        target: ir.Value,
+        target_stride: ir.Value,
+        source: ir.Value,
+        source_stride: ir.Value,
     ) -> None:
         def copy_row(m: ir.Value) -> None:
-            content = load(builder, builder.add(source, builder.mul(m, source_stride)), vector(I8, ROW_BYTES), 1)
-            store(builder, content, builder.add(target, builder.mul(m, target_stride)))
+            row_target = builder.add(target, builder.mul(m, target_stride))
+            row_source = builder.add(source, builder.mul(m, source_stride))
 
-        emit_loop(builder, constant(ROWS), 1, copy_row)
+            def copy_four(at: ir.Value) -> None:
+                store(builder, load(builder, builder.add(row_source, at), I32, 1), builder.add(row_target, at))
+
+            emit_loop(builder, row_bytes, 4, copy_four)
+
+        emit_loop(builder, rows, 1, copy_row)

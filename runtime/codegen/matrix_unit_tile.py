@@ -1,9 +1,8 @@
-"""The matrix tile on a matrix unit: 16 or 32 pixels, whose sums go through memory to the vectors' epilogue.
+"""The matrix tile on a matrix unit: one or two registers of pixels, whose sums go through memory to the epilogue.
 
 While the vectors rescale one tile's sums the unit already computes the next tile's, and neither needs the other's
-execution ports. Activations are read where they are, unless the pixels' distances
-differ (at the end of an image row) or less than a register's row is left: then they are gathered first, which is
-loads and stores only.
+execution ports. Activations are read where they are, unless the distances of a register's pixels differ (at the end
+of an image row) or less than a step is left of a run: then they are gathered first.
 """
 
 from dataclasses import dataclass, replace
@@ -11,7 +10,15 @@ from dataclasses import dataclass, replace
 from llvmlite import ir
 
 from qcompiler.runtime.codegen.epilogue import emit_epilogue
-from qcompiler.runtime.codegen.matrix_unit import ROW_BYTES, ROWS, TILE_BYTES, MatrixUnit
+from qcompiler.runtime.codegen.matrix_unit import (
+    ACTIVATIONS,
+    REGISTER_BYTES,
+    ROW_BYTES,
+    ROWS,
+    SUMS,
+    WEIGHTS,
+    MatrixUnit,
+)
 from qcompiler.runtime.codegen.primitives import Primitive, TileShape
 from qcompiler.runtime.codegen.rescale import FIELDS
 from qcompiler.runtime.codegen.vectors import (
@@ -31,14 +38,15 @@ from qcompiler.runtime.codegen.vectors import (
     vector,
 )
 
-_MOST_PIXELS = 2 * ROWS
-_FIRST_ACTIVATIONS = 4  # registers 0 to 3 have the sums, then come the activations, then the weights
-_REGISTERS = 8
-
 
 @dataclass(frozen=True)
 class Operands:
-    """Where a tile finds its factors; see `tile.matrix_tiles`."""
+    """Where a tile finds its factors, see `tile.matrix_tiles`, and how a matrix unit takes them.
+
+    Attributes:
+        register_rows: pixels of one register of activations.
+        register_bytes: activations of one step, a multiple of 4.
+    """
 
     base: ir.Value
     rows: ir.Value
@@ -46,6 +54,8 @@ class Operands:
     run_count: ir.Value
     run_bytes: ir.Value
     weights: ir.Value
+    register_rows: ir.Value
+    register_bytes: ir.Value
 
 
 def emit_unit_tiles(
@@ -63,12 +73,13 @@ def emit_unit_tiles(
 ) -> None:
     """Compute and store the first `count` pixels of each tile; the arguments are those of `tile.matrix_tiles`."""
     # The sums of a tile are begun before those of the tile before it are rescaled, into another buffer.
-    buffer_bytes = _FIRST_ACTIVATIONS * TILE_BYTES
+    buffer_bytes = len(SUMS) * REGISTER_BYTES
     buffers = stack_bytes(builder, 2 * buffer_bytes, "tile_sums")
 
     def buffer_of(tile: ir.Value) -> ir.Value:
         return builder.add(buffers, builder.mul(builder.and_(tile, constant(1)), constant(buffer_bytes)))
 
+    pixels = builder.mul(operands.register_rows, constant(shape.pixels // ROWS))
     entry = builder.block
     loop, begin, begun, finish, finished, done = (
         builder.append_basic_block(name) for name in ("tile", "begin", "begun", "finish", "finished", "tiles_done")
@@ -78,14 +89,14 @@ def emit_unit_tiles(
     tile = builder.phi(I64)
     builder.cbranch(builder.icmp_signed("<", tile, tiles), begin, begun)
     builder.position_at_end(begin)
-    rows = builder.add(operands.rows, builder.mul(tile, constant(8 * shape.pixels)))
+    rows = builder.add(operands.rows, builder.shl(builder.mul(tile, pixels), constant(3)))
     _emit_sums(builder, unit, shape, replace(operands, rows=rows), records, count, buffer_of(tile))
     builder.branch(begun)
     builder.position_at_end(begun)
     builder.cbranch(builder.icmp_signed(">", tile, constant(0)), finish, finished)
     builder.position_at_end(finish)
     before = builder.sub(tile, constant(1))
-    tile_out = builder.add(out, builder.mul(builder.mul(before, constant(shape.pixels)), out_stride))
+    tile_out = builder.add(out, builder.mul(builder.mul(before, pixels), out_stride))
     _emit_rescaling(builder, p, shape, buffer_of(before), records, tile_out, out_stride, count, parameters, finished)
     builder.position_at_end(finished)
     following = builder.add(tile, constant(1))
@@ -140,14 +151,13 @@ def _emit_sums(
     count: ir.Value,
     sums: ir.Value,
 ) -> None:
-    """Store s32[pixel, vector, lane], bias included; pixels from `count` on repeat the last one or are unspecified."""
-    halves = shape.pixels // ROWS
+    """Store s32[pixel, vector, lane], bias included; pixels from `count` on are unspecified."""
+    halves = range(shape.pixels // ROWS)
     vectors = range(shape.vectors)
-    weight_registers = range(_FIRST_ACTIVATIONS + halves, _REGISTERS)
-    addresses = _emit_addresses(builder, shape, operands, count)
-    activations = [_emit_half(builder, half, addresses, count) for half in range(halves)]
+    addresses = stack_bytes(builder, 8 * ROWS * len(ACTIVATIONS), "pixel_addresses")
+    activations = [_emit_half(builder, half, addresses, operands, count) for half in halves]
     for v, record in enumerate(records):
-        for half in range(halves):
+        for half in halves:
             bias = offset(builder, record, FIELDS.index("bias") * ROW_BYTES)
             unit.load(builder, half * shape.vectors + v, bias, constant(0))  # each pixel starts from the same biases
 
@@ -166,13 +176,13 @@ def _emit_sums(
     for half in activations:
         half.emit_load(builder, unit, source, left)
     for v in vectors:
-        own = weight_registers[v % len(weight_registers)]
+        own = WEIGHTS[v % len(WEIGHTS)]
         unit.load(builder, own, offset(builder, at_weights, v * ROW_BYTES), constant(shape.vectors * ROW_BYTES))
-        for half in range(halves):
-            unit.dot(builder, half * shape.vectors + v, _FIRST_ACTIVATIONS + half, own)
-    next_at = builder.add(at, constant(ROW_BYTES))
-    # The last step of a run has fewer weights: what follows them meets activations that are zero.
-    used = _least(builder, left, constant(ROW_BYTES))
+        for half in halves:
+            unit.dot(builder, half * shape.vectors + v, ACTIVATIONS[half], own)
+    next_at = builder.add(at, operands.register_bytes)
+    # The last step of a run may have fewer weights: what follows them meets activations that are zero.
+    used = _least(builder, left, operands.register_bytes)
     next_weights = builder.add(at_weights, builder.mul(used, constant(shape.vectors * ROW_BYTES // 4)))
     loop_end = builder.block
     branch_back(builder, builder.icmp_signed("<", next_at, operands.run_bytes), loop, run_end)
@@ -190,45 +200,39 @@ def _emit_sums(
         phi.add_incoming(again, after)
 
     builder.position_at_end(end)
-    for half in range(halves):
+    register_bytes = builder.mul(operands.register_rows, constant(shape.vectors * ROW_BYTES))
+    for half in halves:
         for v in vectors:
-            target = offset(builder, sums, (half * ROWS * shape.vectors + v) * ROW_BYTES)
+            target = offset(builder, sums, v * ROW_BYTES)
             unit.store(builder, half * shape.vectors + v, target, constant(shape.vectors * ROW_BYTES))
-
-
-def _emit_addresses(builder: ir.IRBuilder, shape: TileShape, operands: Operands, count: ir.Value) -> ir.Value:
-    """Store the address of each pixel's activations, the last pixel's for those from `count` on; where they are."""
-    addresses = stack_bytes(builder, 8 * _MOST_PIXELS, "pixel_addresses")
-    last = builder.sub(builder.shl(count, constant(3)), constant(8))
-    for m in range(shape.pixels):
-        row = load(builder, builder.add(operands.rows, _least(builder, constant(8 * m), last)), I64, 8)
-        store(builder, builder.add(operands.base, row), offset(builder, addresses, 8 * m), align=8)
-    return addresses
+        sums = builder.add(sums, register_bytes)
 
 
 @dataclass(frozen=True)
 class _Half:
-    """The activations of 16 pixels.
+    """The pixels of one register of activations.
 
     Attributes:
         index: of these pixels within the tile.
-        addresses: of s64[16], each pixel's address.
+        operands: of the tile.
+        addresses: of s64[16], each pixel's address; those of the last one repeat.
         first: the first pixel's.
         step: from pixel to pixel, where `evenly`.
         evenly: i1, whether all have this distance.
     """
 
     index: int
+    operands: Operands
     addresses: ir.Value
     first: ir.Value
     step: ir.Value
     evenly: ir.Value
 
     def emit_load(self, builder: ir.IRBuilder, unit: MatrixUnit, source: ir.Value, left: ir.Value) -> None:
-        """Load the 64 activations at the offset `source` of each pixel; zeros for what is beyond `left` bytes."""
-        register = _FIRST_ACTIVATIONS + self.index
+        """Load each pixel's activations at the offset `source`; zeros for what is beyond `left` bytes."""
+        register = ACTIVATIONS[self.index]
         direct, gather, loaded = (builder.append_basic_block(n) for n in ("direct", "gather", "loaded"))
-        whole = builder.icmp_signed(">=", left, constant(ROW_BYTES))
+        whole = builder.icmp_signed(">=", left, self.operands.register_bytes)
         builder.cbranch(builder.and_(self.evenly, whole), direct, gather)
         builder.position_at_end(direct)
         unit.load(builder, register, builder.add(self.first, source), self.step)
@@ -236,11 +240,9 @@ class _Half:
 
         builder.position_at_end(gather)
         kind = vector(I8, ROW_BYTES)
-        beyond = builder.sub(constant(ROW_BYTES), _least(builder, left, constant(ROW_BYTES)))
+        beyond = builder.sub(constant(ROW_BYTES), _least(builder, left, self.operands.register_bytes))
         mask = builder.bitcast(builder.lshr(constant(-1), beyond), vector(I1, ROW_BYTES))
-        gathered = offset(
-            builder, stack_bytes(builder, _MOST_PIXELS * ROW_BYTES, "gathered"), self.index * TILE_BYTES
-        )
+        gathered = stack_bytes(builder, REGISTER_BYTES, f"gathered_{self.index}")
 
         def gather_pixel(at: ir.Value) -> None:
             address = builder.add(load(builder, builder.add(self.addresses, at), I64, 8), source)
@@ -250,20 +252,30 @@ class _Half:
             row = call(builder, name, kind, pointer, ir.Constant(I32, 1), mask, nothing)
             store(builder, row, builder.add(gathered, builder.mul(at, constant(ROW_BYTES // 8))), align=ROW_BYTES)
 
-        emit_loop(builder, constant(8 * ROWS), 8, gather_pixel)
+        emit_loop(builder, builder.shl(self.operands.register_rows, constant(3)), 8, gather_pixel)
         unit.load(builder, register, gathered, constant(ROW_BYTES))
         builder.branch(loaded)
         builder.position_at_end(loaded)
 
 
-def _emit_half(builder: ir.IRBuilder, index: int, addresses: ir.Value, count: ir.Value) -> _Half:
-    own = offset(builder, addresses, 8 * ROWS * index)
-    first, second, last = (load(builder, offset(builder, own, 8 * m), I64, 8) for m in (0, 1, ROWS - 1))
+def _emit_half(
+    builder: ir.IRBuilder, index: int, addresses: ir.Value, operands: Operands, count: ir.Value
+) -> _Half:
+    """Note the addresses of the pixels of the `index`-th register."""
+    rows = operands.register_rows
+    addresses = offset(builder, addresses, 8 * ROWS * index)
+    pixel = builder.mul(rows, constant(index))
+    for m in range(ROWS):
+        own = _least(builder, offset(builder, pixel, m), builder.sub(count, constant(1)))
+        row = load(builder, builder.add(operands.rows, builder.shl(own, constant(3))), I64, 8)
+        store(builder, builder.add(operands.base, row), offset(builder, addresses, 8 * m), align=8)
+    first, second = (load(builder, offset(builder, addresses, 8 * m), I64, 8) for m in (0, 1))
+    last = load(builder, builder.add(addresses, builder.shl(builder.sub(rows, constant(1)), constant(3))), I64, 8)
     # Neighbours within an image row have one distance, and row ends another: equal sums mean equal distances.
     step = builder.sub(second, first)
-    even = builder.icmp_signed("==", builder.sub(last, first), builder.mul(step, constant(ROWS - 1)))
-    complete = builder.icmp_signed(">=", count, constant(ROWS * (index + 1)))
-    return _Half(index, own, first, step, builder.and_(even, complete))
+    even = builder.icmp_signed("==", builder.sub(last, first), builder.mul(step, builder.sub(rows, constant(1))))
+    complete = builder.icmp_signed(">=", count, builder.mul(rows, constant(index + 1)))
+    return _Half(index, operands, addresses, first, step, builder.and_(even, complete))
 
 
 def _least(builder: ir.IRBuilder, x: ir.Value, y: ir.Value) -> ir.Value:

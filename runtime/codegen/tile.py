@@ -20,12 +20,12 @@ from qcompiler.runtime.codegen.rescale import field, record_bytes
 from qcompiler.runtime.codegen.vectors import I8, I32, I64, branch_back, constant, load, offset, splat
 
 
-@emitted(types.void)
-def begin_tiles(builder: ir.IRBuilder) -> None:
-    """Before the first `matrix_tiles` of a kernel."""
+@emitted(types.void, types.int64, types.int64)
+def begin_tiles(builder: ir.IRBuilder, register_rows: ir.Value, register_bytes: ir.Value) -> None:
+    """Before the first `matrix_tiles` of a kernel; the arguments as there."""
     unit = emitted_primitive().matrix_unit
     if unit is not None:
-        unit.begin(builder)
+        unit.begin(builder, register_rows, register_bytes)
 
 
 @emitted(types.void)
@@ -36,7 +36,7 @@ def end_tiles(builder: ir.IRBuilder) -> None:
         unit.end(builder)
 
 
-@emitted(types.void, *[types.int64] * 13)
+@emitted(types.void, *[types.int64] * 15)
 def matrix_tiles(  # noqa: PLR0913, PLR0917 - a kernel's inner call has no structs
     builder: ir.IRBuilder,
     variant: ir.Value,
@@ -48,6 +48,8 @@ def matrix_tiles(  # noqa: PLR0913, PLR0917 - a kernel's inner call has no struc
     run_count: ir.Value,
     run_bytes: ir.Value,
     weights: ir.Value,
+    register_rows: ir.Value,
+    register_bytes: ir.Value,
     records: ir.Value,
     out: ir.Value,
     out_stride: ir.Value,
@@ -66,6 +68,8 @@ def matrix_tiles(  # noqa: PLR0913, PLR0917 - a kernel's inner call has no struc
         run_count: number of runs, at least 1.
         run_bytes: length of each run, a multiple of 4, at least 4.
         weights: address of [run, run_bytes / 4, vectors, lanes, group], aligned to the vector.
+        register_rows: pixels of one register of a matrix unit, if there is one: a tile has this many of each 16.
+        register_bytes: activations of one of its steps, a multiple of 4, at most 64.
         records: address of one record for each vector.
         out: address of the first pixel's first channel.
         out_stride: bytes from pixel to pixel.
@@ -74,7 +78,7 @@ def matrix_tiles(  # noqa: PLR0913, PLR0917 - a kernel's inner call has no struc
     p = emitted_primitive()
     done = builder.append_basic_block("tile_done")
     switch = builder.switch(variant, done)
-    operands = Operands(base, rows, runs, run_count, run_bytes, weights)
+    operands = Operands(base, rows, runs, run_count, run_bytes, weights, register_rows, register_bytes)
     for index, full in enumerate(p.tiles):
         for single, shape in enumerate((full, TileShape(full.vectors, 1))):
             body = builder.append_basic_block(f"tile_{shape.vectors}x{shape.pixels}")

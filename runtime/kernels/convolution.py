@@ -45,6 +45,8 @@ WORDS = (
     "tile_count",
     "run_count",
     "run_bytes",
+    "register_rows",
+    "register_bytes",
     "image_bytes",
     "unit_bytes",
     "out_stride",
@@ -70,9 +72,10 @@ def int_conv(operands: int, share: int, shares: int) -> None:  # noqa: C901, PLR
     x, out, weights, records, tiles, runs, scratch = _load_words(operands)[:7]
     scratch_bytes, share_limit, by_tiles, staging, flip_in, zp_in, item_bytes = _load_words(operands)[13:20]
     units, image_units, block_units, unit_pixels = _load_words(operands)[20:24]
-    tile_count, run_count, run_bytes, image_bytes, unit_bytes, out_stride = _load_words(operands)[24:30]
-    cin, column_step, height, row_items, row_step, window_rows = _load_words(operands)[30:36]
-    pad_top, pad_left, pad_right = _load_words(operands)[36:]
+    tile_count, run_count, run_bytes, register_rows, register_bytes = _load_words(operands)[24:29]
+    image_bytes, unit_bytes, out_stride = _load_words(operands)[29:32]
+    cin, column_step, height, row_items, row_step, window_rows = _load_words(operands)[32:38]
+    pad_top, pad_left, pad_right = _load_words(operands)[38:]
     rows = runs + 8 * run_count
 
     if share >= share_limit:
@@ -88,7 +91,7 @@ def int_conv(operands: int, share: int, shares: int) -> None:  # noqa: C901, PLR
     partial = scratch + share * scratch_bytes
     stage = partial + PARTIAL_BYTES
 
-    begin_tiles()
+    begin_tiles(register_rows, register_bytes)
     while unit < last_unit:
         image, local = unit // image_units, unit % image_units
         count = min(block_units, last_unit - unit, image_units - local)
@@ -145,6 +148,8 @@ def int_conv(operands: int, share: int, shares: int) -> None:  # noqa: C901, PLR
                     run_count,
                     run_bytes,
                     weights + load_s64(entry, 4),
+                    register_rows,
+                    register_bytes,
                     records + load_s64(entry, 5),
                     target,
                     stride,

@@ -17,7 +17,7 @@ import numpy as np
 
 from qcompiler.ir.types import AnyArray, DType
 from qcompiler.runtime.codegen.epilogue import channel_of
-from qcompiler.runtime.codegen.matrix_unit import TILE_BYTES
+from qcompiler.runtime.codegen.matrix_unit import REGISTER_BYTES, ROW_BYTES, ROWS
 from qcompiler.runtime.codegen.primitives import Primitive, TileShape, primitive_named
 from qcompiler.runtime.kernels.convolution import (
     IN_PLACE,
@@ -101,6 +101,11 @@ class PackedConv:
     def cin(self) -> int:
         return self.per_group * self.group
 
+    @property
+    def run_bytes(self) -> int:
+        """Bytes of a run as the tiles read it: whole groups."""
+        return round_up(self.run_items * self.primitive.activation_bytes, 4)
+
     @cached_property
     def primitive(self) -> Primitive:
         return primitive_named(self.isa)
@@ -138,18 +143,33 @@ class PackedConv:
             "zp_in": self.zp_in,
             "tile_count": tile_count,
             "run_count": self.runs,
-            "run_bytes": round_up(self.run_items * self.primitive.activation_bytes, 4),
+            "run_bytes": self.run_bytes,
+            "register_rows": geometry.register_rows,
+            "register_bytes": _register_bytes(self.run_bytes),
             "out_stride": self.cout * self.epilogue.itemsize,
             "cin": self.cin,
         }
         constants: dict[str, AnyArray] = {
             "weights": self.weights,
             "records": self.records,
-            "tiles": self.tiles,
+            "tiles": geometry.tiles(),
             "offsets": geometry.offsets(),
         }
         out_shape = (batch, geometry.out_height, geometry.out_width, self.cout)
         return KernelPlan("int_conv", constants, integers, scratch * shares, shares, cost, out_shape)
+
+
+_LEAST_ROWS = 4  # of a register of pixels: with fewer, a tile could not have `Primitive.least_pixels`
+_FEW_ROWS = 7  # with fewer it is faster to gather the pixels of several image rows
+
+
+def _register_bytes(run_bytes: int) -> int:
+    """Bytes of a matrix unit's step: such that the steps of a run are alike, if that adds no more than one."""
+    steps = -(-run_bytes // ROW_BYTES)
+    for count in (steps, steps + 1):
+        if run_bytes % (4 * count) == 0:
+            return run_bytes // count
+    return ROW_BYTES
 
 
 _MACS_PER_NS = {"amx": 800.0, "vnni512": 200.0, "vnni256": 100.0, "avx512": 100.0, "avx2": 70.0, "generic": 15.0}
@@ -232,6 +252,25 @@ class _Geometry:
         if self.pointwise:
             largest = max(BLOCK_PIXELS, largest // BLOCK_PIXELS * BLOCK_PIXELS)
         return min(largest, self.image_units)
+
+    @cached_property
+    def register_rows(self) -> int:
+        """Pixels of a matrix unit's register: as even as can be, and none at the end of an image row if possible."""
+        width = self.unit_pixels
+        if self.pointwise or self.staging == SAMPLED_ROWS:  # all pixels of a block have one distance
+            pixels = self.block_units * width
+            tiles = -(-pixels // (2 * ROWS))
+            return max(_LEAST_ROWS, -(-pixels // (2 * tiles)))
+        divisors = [rows for rows in range(_FEW_ROWS, ROWS + 1) if width % rows == 0]
+        return max(divisors, default=ROWS)
+
+    def tiles(self) -> S64:
+        """The tiles with the pixels that they have here."""
+        if self.conv.primitive.matrix_unit is None:
+            return self.conv.tiles
+        entries = self.conv.tiles.copy()
+        entries[:, 1] = entries[:, 1] // ROWS * self.register_rows
+        return aligned(entries).view(np.int64).reshape(entries.shape)
 
     def offsets(self) -> AnyArray:
         """s64: the byte offset of each run, then that of each pixel of a block."""
@@ -330,7 +369,7 @@ def pack_conv(
             weight_offset += weights[-1].nbytes
             record_offset += shape.vectors * record_size
     if p.matrix_unit is not None:  # it reads whole tiles of weights, also where a run ends before
-        weights.append(np.zeros(TILE_BYTES * max(shape.vectors for shape in p.tiles), element))
+        weights.append(np.zeros(REGISTER_BYTES * max(shape.vectors for shape in p.tiles), element))
     return PackedConv(
         isa=isa,
         weights=aligned(np.concatenate(weights)),
