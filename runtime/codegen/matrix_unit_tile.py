@@ -154,8 +154,7 @@ def _emit_sums(
     """Store s32[pixel, vector, lane], bias included; pixels from `count` on are unspecified."""
     halves = range(shape.pixels // ROWS)
     vectors = range(shape.vectors)
-    addresses = stack_bytes(builder, 8 * ROWS * len(ACTIVATIONS), "pixel_addresses")
-    activations = [_emit_half(builder, half, addresses, operands, count) for half in halves]
+    activations = [_emit_half(builder, half, operands, count) for half in halves]
     for v, record in enumerate(records):
         for half in halves:
             bias = offset(builder, record, FIELDS.index("bias") * ROW_BYTES)
@@ -215,7 +214,7 @@ class _Half:
     Attributes:
         index: of these pixels within the tile.
         operands: of the tile.
-        addresses: of s64[16], each pixel's address; those of the last one repeat.
+        addresses: of s64[16], each pixel's address, if any is to be gathered; those of the last one repeat.
         first: the first pixel's.
         step: from pixel to pixel, where `evenly`.
         evenly: i1, whether all have this distance.
@@ -259,23 +258,36 @@ class _Half:
 
 
 def _emit_half(
-    builder: ir.IRBuilder, index: int, addresses: ir.Value, operands: Operands, count: ir.Value
+    builder: ir.IRBuilder, index: int, operands: Operands, count: ir.Value
 ) -> _Half:
-    """Note the addresses of the pixels of the `index`-th register."""
+    """Find how the pixels of the `index`-th register lie; note their addresses if they have to be gathered."""
     rows = operands.register_rows
-    addresses = offset(builder, addresses, 8 * ROWS * index)
+    addresses = stack_bytes(builder, 8 * ROWS, f"pixel_addresses_{index}")
     pixel = builder.mul(rows, constant(index))
-    for m in range(ROWS):
-        own = _least(builder, offset(builder, pixel, m), builder.sub(count, constant(1)))
-        row = load(builder, builder.add(operands.rows, builder.shl(own, constant(3))), I64, 8)
-        store(builder, builder.add(operands.base, row), offset(builder, addresses, 8 * m), align=8)
-    first, second = (load(builder, offset(builder, addresses, 8 * m), I64, 8) for m in (0, 1))
-    last = load(builder, builder.add(addresses, builder.shl(builder.sub(rows, constant(1)), constant(3))), I64, 8)
+
+    def address_of(m: ir.Value) -> ir.Value:
+        own = _least(builder, builder.add(pixel, m), builder.sub(count, constant(1)))
+        return builder.add(operands.base, load(builder, builder.add(operands.rows, builder.shl(own, constant(3))), I64, 8))
+
+    last_row = builder.sub(rows, constant(1))
+    first, second, last = (address_of(m) for m in (constant(0), constant(1), last_row))
     # Neighbours within an image row have one distance, and row ends another: equal sums mean equal distances.
     step = builder.sub(second, first)
-    even = builder.icmp_signed("==", builder.sub(last, first), builder.mul(step, builder.sub(rows, constant(1))))
-    complete = builder.icmp_signed(">=", count, builder.mul(rows, constant(index + 1)))
-    return _Half(index, operands, addresses, first, step, builder.and_(even, complete))
+    even = builder.icmp_signed("==", builder.sub(last, first), builder.mul(step, last_row))
+    complete = builder.icmp_signed(">=", count, builder.add(pixel, rows))
+    evenly = builder.and_(even, complete)
+    uneven, noted = builder.append_basic_block("uneven"), builder.append_basic_block("noted")
+    whole = builder.icmp_signed("==", builder.srem(operands.run_bytes, operands.register_bytes), constant(0))
+    builder.cbranch(builder.and_(evenly, whole), noted, uneven)
+    builder.position_at_end(uneven)
+
+    def note(m: ir.Value) -> None:
+        store(builder, address_of(m), builder.add(addresses, builder.shl(m, constant(3))), align=8)
+
+    emit_loop(builder, rows, 1, note)
+    builder.branch(noted)
+    builder.position_at_end(noted)
+    return _Half(index, operands, addresses, first, step, evenly)
 
 
 def _least(builder: ir.IRBuilder, x: ir.Value, y: ir.Value) -> ir.Value:
