@@ -4,12 +4,15 @@ Within a tile the channel of lane l of vector v is `channel_of(...)`, such that 
 16-byte lanes, put the channels in order. Weights and records are packed in that order.
 """
 
+from collections.abc import Mapping
+
 from llvmlite import ir
 
 from qcompiler.runtime.codegen.primitives import Primitive
 from qcompiler.runtime.codegen.rescale import (
     FORM_S32,
     FORM_U8,
+    ByteRange,
     emit_byte_range,
     emit_rescale,
     emit_s16_stores,
@@ -46,7 +49,9 @@ def emit_epilogue(
         done: where to go on.
     """
     vectors, pixels = len(records), len(outs)
-    raw, rescaled, as_u8, as_s16 = (builder.append_basic_block(n) for n in ("s32", "rescaled", "u8", "s16"))
+    raw, rescaled, as_bytes, plain, ranged, as_s16 = (
+        builder.append_basic_block(name) for name in ("s32", "rescaled", "u8", "plain", "ranged", "s16")
+    )
     form = parameter(builder, parameters, "form")
     builder.cbranch(builder.icmp_signed("==", form, constant(FORM_S32)), raw, rescaled)
     each = [(m, v) for v in range(vectors) for m in range(pixels)]
@@ -64,22 +69,39 @@ def emit_epilogue(
     large = parameter(builder, parameters, "large")
     flat = emit_rescale(builder, p, [accs[m][v] for m, v in each], [records[v] for _, v in each], large)
     values = dict(zip(each, flat, strict=True))
-    builder.cbranch(builder.icmp_signed("==", form, constant(FORM_U8)), as_u8, as_s16)
+    builder.cbranch(builder.icmp_signed("==", form, constant(FORM_U8)), as_bytes, as_s16)
 
-    builder.position_at_end(as_u8)
-    limits = emit_byte_range(builder, p, parameters)
-    together = 4 // vectors  # pixels that fill one vector of bytes
-    width = 4 * vectors  # bytes of one pixel in each 16-byte lane
-    for start in range(0, pixels, together):
-        chosen = [min(start + i, pixels - 1) for i in range(together)]
-        packed = emit_u8(builder, p, [values[m, v] for m in chosen for v in range(vectors)], limits)
-        for i, m in enumerate(range(start, min(start + together, pixels))):
-            lanes = range(0, packed.type.count, 16)
-            own = [lane + width * i + byte for lane in lanes for byte in range(width)]
-            store(builder, shuffle(builder, packed, packed, own), outs[m])
-    builder.branch(done)
+    builder.position_at_end(as_bytes)
+    is_plain = builder.icmp_signed("!=", parameter(builder, parameters, "plain"), constant(0))
+    builder.cbranch(is_plain, plain, ranged)
+    for block in (plain, ranged):
+        builder.position_at_end(block)
+        limits = emit_byte_range(builder, p, parameters) if block is ranged else None
+        _emit_bytes(builder, p, values, outs, vectors, limits)
+        builder.branch(done)
 
     builder.position_at_end(as_s16)
     for m, v in each:
         emit_s16_stores(builder, values[m, v], quarters(m, v, 2), parameters)
     builder.branch(done)
+
+
+def _emit_bytes(
+    builder: ir.IRBuilder,
+    p: Primitive,
+    values: Mapping[tuple[int, int], ir.Value],
+    outs: list[ir.Value],
+    vectors: int,
+    limits: ByteRange | None,
+) -> None:
+    """Store results, by (pixel, vector), as bytes."""
+    together = 4 // vectors  # pixels that fill one vector of bytes
+    width = 4 * vectors  # bytes of one pixel in each 16-byte lane
+    for start in range(0, len(outs), together):
+        pixels = range(start, min(start + together, len(outs)))
+        chosen = [*pixels] + [pixels[-1]] * (together - len(pixels))
+        packed = emit_u8(builder, p, [values[m, v] for m in chosen for v in range(vectors)], limits)
+        for i, m in enumerate(pixels):
+            lanes = range(0, packed.type.count, 16)
+            own = [lane + width * i + byte for lane in lanes for byte in range(width)]
+            store(builder, shuffle(builder, packed, packed, own), outs[m])

@@ -32,13 +32,15 @@ from qcompiler.runtime.codegen.vectors import (
 )
 
 FIELDS = ("bias", "multiplier", "odd_multiplier", "half", "shift", "limit", "left_shift")
-"""`half` is 2^(shift-1), `shift` is s - 32. `odd_multiplier` has the odd lanes' multipliers in the even lanes."""
+"""`shift` is s - 32. `half` is 2^(shift-1), and zp << shift as well where that fits and bytes are stored.
+`odd_multiplier` has the odd lanes' multipliers in the even lanes."""
 
 FORM_U8, FORM_S16, FORM_S32 = range(3)
 """What is stored. s8 is stored as u8 with 128 added to zero point and bounds, and the top bit flipped."""
 
-PARAMETERS = ("zp_out", "lo", "hi", "flip", "form", "large")
-"""Consecutive operand words of every kernel with this epilogue. `large`: some shift was below 33."""
+PARAMETERS = ("zp_out", "lo", "hi", "flip", "form", "large", "plain")
+"""Consecutive operand words of every kernel with this epilogue. For `FORM_U8` the first four hold their 16 or 8 bits
+again and again. `large`: some shift was below 33. `plain`: saturation to u8 is all that is left to do."""
 
 
 def field(builder: ir.IRBuilder, p: Primitive, record: ir.Value, name: str) -> ir.Value:
@@ -59,7 +61,10 @@ def record_bytes(p: Primitive) -> int:
 def emit_rescale(
     builder: ir.IRBuilder, p: Primitive, accs: Sequence[ir.Value], records: Sequence[ir.Value], large: ir.Value
 ) -> list[ir.Value]:
-    """s32 accumulators to s32 results without zero point; `records` holds the address of each one's record."""
+    """s32 accumulators to s32 results, without the zero point unless `half` has it.
+
+    `records` holds the address of each accumulator's record.
+    """
     accs = _shift_left_if_large(builder, p, accs, records, large)
     results = []
     half_lanes = vector(I64, p.lanes // 2)
@@ -118,18 +123,24 @@ class ByteRange:
 def emit_byte_range(builder: ir.IRBuilder, p: Primitive, parameters: ir.Value) -> ByteRange:
     """Load the parameters of `emit_u8`."""
     words, bytes_ = vector(I16, 2 * p.lanes), vector(I8, 4 * p.lanes)
+    repeated = vector(I64, p.lanes // 2)
     kinds = {"zp_out": words, "lo": bytes_, "hi": bytes_, "flip": bytes_}
     return ByteRange(
         **{
-            name: splat(builder, builder.trunc(parameter(builder, parameters, name), kind.element), kind)
+            name: builder.bitcast(splat(builder, parameter(builder, parameters, name), repeated), kind)
             for name, kind in kinds.items()
         }
     )
 
 
-def emit_u8(builder: ir.IRBuilder, p: Primitive, values: Sequence[ir.Value], limits: ByteRange) -> ir.Value:
-    """Four vectors of results to one of bytes: in each 16-byte lane 4 of the first, 4 of the second, and so on."""
+def emit_u8(builder: ir.IRBuilder, p: Primitive, values: Sequence[ir.Value], limits: ByteRange | None) -> ir.Value:
+    """Four vectors of results to one of bytes: in each 16-byte lane 4 of the first, 4 of the second, and so on.
+
+    Without `limits` the values have their zero point already, and saturation is their range.
+    """
     pairs = [p.pack_s16(builder, values[i], values[i + 1]) for i in (0, 2)]
+    if limits is None:
+        return p.pack_u8(builder, *pairs)
     name = f"llvm.sadd.sat.v{2 * p.lanes}i16"
     packed = p.pack_u8(builder, *(call(builder, name, x.type, x, limits.zp_out) for x in pairs))
     packed = builder.select(builder.icmp_unsigned("<", packed, limits.lo), limits.lo, packed)

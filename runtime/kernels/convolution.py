@@ -70,12 +70,12 @@ _PARAMETERS_OFFSET = 8 * WORDS.index(PARAMETERS[0])
 def int_conv(operands: int, share: int, shares: int) -> None:  # noqa: C901, PLR0912, PLR0915 - one hot loop
     """Convolution or matrix product of 8-bit activations (NHWC) and s8 weights, see `convolution_plan`."""
     x, out, weights, records, tiles, runs, scratch = _load_words(operands)[:7]
-    scratch_bytes, share_limit, by_tiles, staging, flip_in, zp_in, item_bytes = _load_words(operands)[13:20]
-    units, image_units, block_units, unit_pixels = _load_words(operands)[20:24]
-    tile_count, run_count, run_bytes, register_rows, register_bytes = _load_words(operands)[24:29]
-    image_bytes, unit_bytes, out_stride = _load_words(operands)[29:32]
-    cin, column_step, height, row_items, row_step, window_rows = _load_words(operands)[32:38]
-    pad_top, pad_left, pad_right = _load_words(operands)[38:]
+    scratch_bytes, share_limit, by_tiles, staging, flip_in, zp_in, item_bytes = _load_words(operands)[14:21]
+    units, image_units, block_units, unit_pixels = _load_words(operands)[21:25]
+    tile_count, run_count, run_bytes, register_rows, register_bytes = _load_words(operands)[25:30]
+    image_bytes, unit_bytes, out_stride = _load_words(operands)[30:33]
+    cin, column_step, height, row_items, row_step, window_rows = _load_words(operands)[33:39]
+    pad_top, pad_left, pad_right = _load_words(operands)[39:]
     rows = runs + 8 * run_count
 
     if share >= share_limit:

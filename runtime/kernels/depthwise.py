@@ -60,10 +60,10 @@ _PARAMETERS_OFFSET = 8 * WORDS.index(PARAMETERS[0])
 def int_depthwise(operands: int, share: int, shares: int) -> None:
     """Depthwise convolution of 8-bit activations (NHWC) and s8 weights, see `depthwise_plan`."""
     x, out, weights, records, tiles, taps, scratch = _load_words(operands)[:7]
-    scratch_bytes, share_limit, by_tiles, staged, flip_in, zp_in = _load_words(operands)[13:19]
-    units, image_units, block_units, unit_pixels, step_pixels, step_bytes = _load_words(operands)[19:25]
-    tile_count, tap_groups, unrolled, image_bytes, out_stride, pixel_step = _load_words(operands)[25:31]
-    height, row_items, row_step, window_rows, pad_top, pad_left, pad_right = _load_words(operands)[31:]
+    scratch_bytes, share_limit, by_tiles, staged, flip_in, zp_in = _load_words(operands)[14:20]
+    units, image_units, block_units, unit_pixels, step_pixels, step_bytes = _load_words(operands)[20:26]
+    tile_count, tap_groups, unrolled, image_bytes, out_stride, pixel_step = _load_words(operands)[26:32]
+    height, row_items, row_step, window_rows, pad_top, pad_left, pad_right = _load_words(operands)[32:]
     parameters = operands + _PARAMETERS_OFFSET
 
     if share >= share_limit:

@@ -80,18 +80,35 @@ def make_epilogue(bias: S64, requantization: Requantization | None) -> Epilogue:
     limit = (1 << (31 - left_shift)) - 1
     fields: S32 = np.stack([wrapped, multiplier, 1 << (shift - 1), shift, limit, left_shift]).astype(np.int32)
     large = bool(left_shift.any())
-    if q.dtype is DType.U8:
-        return Epilogue(fields, _parameters(q.zp_out, q.lo, q.hi, 0, FORM_U8, large=large), 1)
-    if q.dtype is DType.S8:
-        shifted = q.zp_out + 128, q.lo + 128, q.hi + 128
-        return Epilogue(fields, _parameters(*shifted, 128, FORM_U8, large=large), 1)
+    if q.dtype in (DType.U8, DType.S8):
+        flip = 128 if q.dtype is DType.S8 else 0
+        zp_out, lo, hi = q.zp_out + flip, q.lo + flip, q.hi + flip
+        if shift.max(initial=0) <= _MOST_SHIFT_WITH_ZP:  # round and add the zero point at once
+            fields[FIELDS.index("half") - 1] += (zp_out << shift).astype(np.int32)
+            zp_out = 0
+        plain = (zp_out, lo, hi, flip) == (0, 0, 255, 0)
+        repeated = [_repeated(zp_out, 16), *(_repeated(value, 8) for value in (lo, hi, flip))]
+        return Epilogue(fields, _parameters(*repeated, FORM_U8, large=large, plain=plain), 1)
     if q.dtype is DType.S16:
         return Epilogue(fields, _parameters(q.zp_out, q.lo, q.hi, 0, FORM_S16, large=large), 2)
     raise InternalError(f"no kernel requantizes to {q.dtype}")
 
 
-def _parameters(zp_out: int, lo: int, hi: int, flip: int, form: int, *, large: bool) -> dict[str, int]:
-    return {"zp_out": zp_out, "lo": lo, "hi": hi, "flip": flip, "form": form, "large": int(large)}
+_MOST_SHIFT_WITH_ZP = 20
+"""The high half is below 2^30, so a zero point of 8 bits that is shifted by this much cannot make it overflow."""
+
+
+def _parameters(
+    zp_out: int, lo: int, hi: int, flip: int, form: int, *, large: bool, plain: bool = False
+) -> dict[str, int]:
+    words = {"zp_out": zp_out, "lo": lo, "hi": hi, "flip": flip, "form": form}
+    return {**words, "large": int(large), "plain": int(plain)}
+
+
+def _repeated(value: int, bits: int) -> int:
+    """The s64 that consists of a value's lowest bits again and again: loading it needs no shuffle."""
+    word = np.array([value & (1 << bits) - 1], f"u{bits // 8}").repeat(64 // bits)
+    return int(word.view(np.int64)[0])
 
 
 def aligned(array: npt.NDArray[np.generic]) -> Bytes:
