@@ -1,182 +1,301 @@
-"""Speed against other runtimes, as ratios measured in one process.
+"""Speed, start-up, memory and compilation time against other runtimes, on one machine in one run.
 
     python tools/bench.py MODEL.onnx --calibrate DATA [--threads 1,2] [--batch 1,8] [--peers onnxruntime,openvino]
-                          [--rounds 20] [--per-node] [--json F]
+                          [--samples 64] [--rounds 20] [--starts 3] [--per-node] [--json F]
 
-Every runtime gets its own int8 model, made from the same samples (onnxruntime: `quantize_static` with signed and with
-unsigned activations, the faster one counts; OpenVINO: from the signed QDQ model), plus fp32. They run in alternating
-blocks of at least 20 inferences or 50 ms, the first inference of a block discarded. The table gives the minimum and
-the median over all blocks, and each peer's time over ours: above 1 we are faster. Run it three times before quoting.
+Every runtime gets its own int8 model, made from the same samples: onnxruntime by `quantize_static` (MinMax, per
+channel) with signed and with unsigned activations, OpenVINO from these QDQ models and by NNCF where it is installed.
+The best variant of a runtime counts. They run next to their fp32 models and our own f32 on the interpreter.
 
-Our line ends with the billions of operations a second that the convolutions and fully connected layers take, as a
-share of what the machine's cores can do (tools/ceiling.py). ``--per-node`` adds our time of each instruction, one by
-one on one thread, with its billions of operations (or bytes moved, where it does no products) a second.
+- Latency: all in one process, in alternating blocks of at least 20 inferences or 50 ms, the first inference of a block
+  discarded; between blocks it waits until no thread computes. Minimum and median over all blocks, and each one's time
+  over ours: above 1 we are faster. Then the operations a second of our convolutions and fully connected layers, as a
+  share of what the cores in use can do (tools/ceiling.py, measured in the same run).
+- Start-up and memory: each in fresh processes, in turn, the median of several after a first that is not counted. From
+  the start of the process to the first result, and of that the imports, loading the model (ours: artifact, packing,
+  kernels from the cache), and the first inference. Resident memory after the imports and at its peak.
+- Quantizing: the time to make an int8 file, imports not counted, each in a fresh process; ours compares the result
+  with the float model, too. Kernels that had to be compiled for the first time do not count.
+
+Peers keep their defaults, so on a machine with AMX they may use it. QCOMPILER_ISA (or NUMBA_CPU_NAME with
+NUMBA_CPU_FEATURES='') restricts our kernels, ONEDNN_MAX_CPU_ISA=AVX2 or AVX512_CORE_VNNI those of OpenVINO;
+onnxruntime has no such switch. The header prints which are set. Run it three times before quoting.
 """
 
 import argparse
 import json
-import math
+import os
+import platform
 import statistics
+import sys
 import tempfile
-import time
 from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import bench_process
 import ceiling
 import numpy as np
 import peers
+from bench_instructions import Ceilings, batch_factor, instruction_rows, multiply_adds, show_instructions
+from contenders import Contender, Timed, best_of_families, has_nncf, time_alternately
 
 import qcompiler
 from qcompiler.calibration.data import open_source
 from qcompiler.importer import import_model
-from qcompiler.ir import Node, ops
-from qcompiler.ir.types import split_dim
+from qcompiler.ir import Graph, Stage
+from qcompiler.ir.qir_file import save_qir
+from qcompiler.pass_manager import PassManager
+from qcompiler.pipeline import pipeline_for
+from qcompiler.runtime import isa
 from qcompiler.runtime.reference import bind_feeds
+from qcompiler.version import __version__
 
-BLOCK_SECONDS = 0.05
-BLOCK_RUNS = 20
-
-
-class Contender:
-    """A runtime with its model, and the seconds of each timed inference."""
-
-    def __init__(self, name: str, run: peers.Runner) -> None:
-        self.name = name
-        self.run = run
-        self.seconds: list[float] = []
-
-    def time_block(self, feeds: Mapping[str, peers.Array]) -> None:
-        """One block: an untimed inference, then timed ones."""
-        self.run(feeds)
-        end = time.perf_counter() + BLOCK_SECONDS
-        for count in range(10 * BLOCK_RUNS):
-            before = time.perf_counter()
-            self.run(feeds)
-            after = time.perf_counter()
-            self.seconds.append(after - before)
-            if after > end and (count + 1 >= BLOCK_RUNS or after > end + 10 * BLOCK_SECONDS):
-                break
-
-    @property
-    def figures(self) -> dict[str, float]:
-        """Minimum and median in milliseconds."""
-        return {"min_ms": min(self.seconds) * 1e3, "median_ms": statistics.median(self.seconds) * 1e3}
+PEERS = ("onnxruntime", "openvino")
+RESTRICTIONS = ("QCOMPILER_ISA", "NUMBA_CPU_NAME", "NUMBA_CPU_FEATURES", "ONEDNN_MAX_CPU_ISA", "OMP_NUM_THREADS")
+Facts = dict[str, Any]
+Feeds = Mapping[str, peers.Array]
 
 
-def contenders(
-    options: argparse.Namespace,
-    compiled: qcompiler.CompiledModel,
-    folder: Path,
-    feeds: Mapping[str, peers.Array],
-    threads: int,
-) -> list[Contender]:
-    """Ours first, then the peers' int8 and fp32."""
-    session = compiled.session(threads)
-    entries = [Contender("qcompiler int8", lambda f: list(session.run(dict(f)).values()))]
-    wanted = options.peers.split(",") if options.peers else []
-    if "onnxruntime" in wanted:
-        for kind in ("s8", "u8"):
-            path = folder / f"{kind}.onnx"
-            entries.append(Contender(f"onnxruntime int8 ({kind})", peers.onnxruntime_runner(path, threads)))
-        entries.append(Contender("onnxruntime fp32", peers.onnxruntime_runner(options.model, threads)))
-    if "openvino" in wanted:
-        entries.append(Contender("openvino int8", peers.openvino_runner(folder / "s8.onnx", threads, feeds)))
-        entries.append(Contender("openvino fp32", peers.openvino_runner(options.model, threads, feeds)))
-    return entries
-
-
-def measure(entries: list[Contender], feeds: Mapping[str, peers.Array], rounds: int) -> dict[str, dict[str, float]]:
-    """Alternating blocks; figures by contender, with the ratio to the first."""
-    for _ in range(rounds):
-        for entry in entries:
-            entry.time_block(feeds)
-    ours = entries[0].figures
+def machine_facts() -> Facts:
+    """Processor, versions, and which instructions are allowed."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    found = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
+    versions = {"qcompiler": __version__}
+    for package in ("numpy", "numba", *PEERS, "nncf"):
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            continue
     return {
-        entry.name: entry.figures
-        | {
-            "ratio_min": entry.figures["min_ms"] / ours["min_ms"],
-            "ratio_median": entry.figures["median_ms"] / ours["median_ms"],
-        }
-        for entry in entries
+        "processor": found.get("model name", platform.processor()),
+        "processors": os.cpu_count(),
+        "amx": "amx_int8" in found.get("flags", "").split(),
+        "isa": isa.current(),
+        "restrictions": {name: os.environ[name] for name in RESTRICTIONS if name in os.environ},
+        "versions": versions,
     }
 
 
-def show(title: str, figures: Mapping[str, Mapping[str, float]]) -> None:
-    """Print one table."""
+def take_samples(data: str, graph: Graph, most: int) -> tuple[dict[str, peers.Array], bool]:
+    """The first samples, one after another along the first axis, and whether the model takes several at once."""
+    source = open_source(data, graph)
+    batches = []
+    for batch in source.batches(most):
+        batches.append(batch.feeds)
+        if batch.first + batch.size >= most:
+            break
+    return {name: np.concatenate([feeds[name] for feeds in batches]) for name in batches[0]}, source.is_batched
+
+
+def save_float_graph(model: Path, path: Path) -> None:
+    """Write the float graph as calibration runs it: cleaned up and fused, before observers go in."""
+    graph = import_model(model)
+    passes = []
+    for each in pipeline_for("int8", 2):
+        if each.result_stage not in (None, Stage.FLOAT):
+            break
+        passes.append(each)
+    PassManager(passes).run(graph)
+    save_qir(graph, path)
+
+
+def quantize_all(options: argparse.Namespace, folder: Path) -> tuple[list[Contender], dict[str, Facts]]:
+    """An int8 model from each runtime, ours first, and the float models; with what each quantizer took.
+
+    A peer that cannot do the model is left out, and the table says so.
+    """
+    wanted = [Contender("qcompiler int8", "qcompiler", folder / "ours.qc")]
+    tools = {"qcompiler": folder / "ours.qc"}
+    if options.peers:
+        tools |= {f"onnxruntime ({kind})": folder / f"{kind}.onnx" for kind in ("s8", "u8")}
+    if "onnxruntime" in options.peers:
+        wanted += [Contender(f"onnxruntime int8 ({k})", "onnxruntime", folder / f"{k}.onnx") for k in ("s8", "u8")]
+    if "openvino" in options.peers:
+        wanted += [Contender(f"openvino int8 (qdq {k})", "openvino", folder / f"{k}.onnx") for k in ("s8", "u8")]
+        if has_nncf():
+            tools["nncf"] = folder / "nncf.xml"
+            wanted.append(Contender("openvino int8 (nncf)", "openvino", folder / "nncf.xml"))
+    wanted.append(Contender("qcompiler f32", "qcompiler-float", folder / "float.qir"))
+    wanted += [Contender(f"{name} fp32", name, options.model) for name in options.peers]
+    save_float_graph(options.model, folder / "float.qir")
+    took: dict[str, Facts] = {}
+    for tool, output in tools.items():
+        took[tool] = _quantize(tool, options.model, folder / "samples.npz", output)
+    return [c for c in wanted if c.model.exists()], took
+
+
+def _quantize(tool: str, model: Path, samples: Path, output: Path) -> Facts:
+    try:
+        figures = bench_process.quantize(tool, model, samples, output)
+        if figures["kernels_compiled"]:  # the first time on this machine: not what compiling a model takes
+            figures = bench_process.quantize(tool, model, samples, output)
+    except bench_process.WorkerError as error:
+        if tool == "qcompiler":
+            sys.exit(str(error))
+        return {"error": str(error)}
+    return figures
+
+
+def start_all(contenders: list[Contender], threads: int, feeds: Path, starts: int) -> dict[str, Facts]:
+    """Medians of several starts of each contender, in turn; the first fills the caches of files and kernels."""
+    figures: dict[str, list[dict[str, float]]] = {}
+    failed: dict[str, Facts] = {}
+    for start in range(starts + 1):
+        for contender in contenders:
+            if contender.name in failed:
+                continue
+            try:
+                found = bench_process.start_contender(contender, threads, feeds)
+            except bench_process.WorkerError as error:
+                failed[contender.name] = {"error": str(error)}
+                continue
+            if start:
+                figures.setdefault(contender.name, []).append(found)
+    return {
+        name: {part: statistics.median(each[part] for each in found) for part in found[0]}
+        for name, found in figures.items()
+        if name not in failed
+    } | failed
+
+
+def measure(contenders: list[Contender], feeds: Feeds, threads: int, rounds: int) -> Facts:
+    """Latency of all in this process, and our ratio to the best variant of each family."""
+    entries = [Timed(each.name, each.load(threads, feeds)) for each in contenders]
+    figures = time_alternately(entries, feeds, rounds)
+    return {"contenders": figures, "against": best_of_families(contenders, figures)}
+
+
+def show_quantizing(took: Mapping[str, Facts], samples: int) -> None:
+    """Print what it took to make the int8 models."""
+    print(f"\nquantize and compile, {samples} samples\n{'':24} {'s':>9} {'× ours':>8} {'peak MB':>9}")
+    for name, row in took.items():
+        if "error" in row:
+            print(f"{name:24} failed: {row['error']}")
+        else:
+            ratio = row["seconds"] / took["qcompiler"]["seconds"]
+            print(f"{name:24} {row['seconds']:9.2f} {ratio:8.2f} {row['peak_mb']:9.0f}")
+
+
+def show_starts(found: Mapping[str, Facts], threads: int, arena: Mapping[str, int]) -> None:
+    """Print start-up and memory."""
+    print(f"\nstart-up and memory, {threads} threads, times in ms")
+    print(f"{'':24} {'import':>8} {'load':>8} {'first':>8} {'in all':>8} {'MB then':>8} {'peak MB':>8}")
+    for name, row in found.items():
+        if "error" in row:
+            print(f"{name:24} failed: {row['error']}")
+            continue
+        times = (row[f"{part}_ms"] for part in ("import", "load", "first", "total"))
+        memory = f"{row['imported_mb']:8.0f} {row['peak_mb']:8.0f}"
+        print(f"{name:24} {' '.join(f'{t:8.1f}' for t in times)} {memory}")
+    print(
+        f"qcompiler's arena: {arena['arena_bytes'] / 1e6:.3f} MB,"
+        f" {arena['arena_bytes'] / max(1, arena['arena_lower_bound_bytes']):.3f} of the liveness bound"
+    )
+
+
+def show_latency(title: str, facts: Facts) -> None:
+    """Print one table of times."""
     print(f"\n{title}\n{'':24} {'min ms':>9} {'median ms':>10} {'× min':>7} {'× median':>9}")
-    for name, row in figures.items():
+    for name, row in facts["contenders"].items():
         times = f"{row['min_ms']:9.3f} {row['median_ms']:10.3f}"
         print(f"{name:24} {times} {row['ratio_min']:7.2f} {row['ratio_median']:9.2f}")
+    print("qcompiler int8 against " + ", ".join(f"{name} {ratio:.2f}×" for name, ratio in facts["against"].items()))
+    print(f"qcompiler int8: {facts['gops']:.0f} GOPS, {facts['ceiling_share']:.0%} of the ceiling")
 
 
-def show_instructions(compiled: qcompiler.CompiledModel, feeds: Mapping[str, peers.Array]) -> None:
-    """Print the instructions, slowest first, with what they achieve."""
-    session = compiled.session(1)
-    plan = session.plan_for(bind_feeds(compiled.graph, feeds))
-    nanoseconds = plan.time_instructions([feeds[value.name] for value in compiled.graph.inputs], rounds=20)
-    products = {node.name: multiply_adds(node) for node in compiled.graph.nodes()}
-    batch = len(next(iter(feeds.values())))
-    print(f"\n{len(nanoseconds)} instructions, {sum(nanoseconds) / 1e3:.1f} us in all")
-    rows = sorted(zip(nanoseconds, plan.program.instructions, strict=True), key=lambda row: -row[0])
-    for spent, instruction in rows:
-        operations = 2 * batch * products.get(instruction.label, 0)
-        moved = sum(b.nbytes for b in (*instruction.reads_of.values(), *instruction.writes_of.values()))
-        rate = f"{operations / spent:6.1f} GOPS" if operations else f"{moved / spent:6.1f} GB/s"
-        print(f"{spent / 1e3:9.1f} us {rate}  {instruction.kernel:20} {instruction.label}")
-
-
-def multiply_adds(node: Node) -> int:
-    """Products that a convolution or fully connected layer sums for one sample."""
-    if not isinstance(node.op, ops.IntConv | ops.IntGemm):
-        return 0
-    per_output = math.prod(int(d) for d in node.operands[1].type.shape[1:])
-    return per_output * math.prod(split_dim(d)[0] for d in node.result.type.shape)
-
-
-def main() -> None:
-    """Compile for everyone, measure, print."""
+def parse_options(arguments: list[str] | None = None) -> argparse.Namespace:
+    """The command line, with lists in place of comma-separated options."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", type=Path)
     parser.add_argument("--calibrate", required=True, metavar="DATA")
-    parser.add_argument("--threads", default="1")
-    parser.add_argument("--batch", default="1")
-    parser.add_argument("--peers", default="onnxruntime")
-    parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--threads", default="1", help="comma-separated; start-up is measured with the first")
+    parser.add_argument("--batch", default="1", help="comma-separated; ignored where the model fixes it")
+    parser.add_argument("--peers", default="onnxruntime", help="comma-separated, of onnxruntime and openvino, or ''")
+    parser.add_argument("--samples", type=int, default=64, help="most samples to quantize with (default: 64)")
+    parser.add_argument("--rounds", type=int, default=20, help="blocks of each contender (default: 20)")
+    parser.add_argument("--starts", type=int, default=3, help="processes of each contender (default: 3; 0: none)")
     parser.add_argument("--per-node", action="store_true", help="time each instruction")
     parser.add_argument("--json", type=Path, help="save the figures")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
+    options.peers = [name for name in options.peers.split(",") if name]
+    if unknown := sorted(set(options.peers) - set(PEERS)):
+        parser.error(f"there is no peer {unknown[0]!r}; there are {', '.join(PEERS)}")
+    for name in ("threads", "batch"):
+        try:
+            setattr(options, name, [int(part) for part in getattr(options, name).split(",")])
+        except ValueError:
+            parser.error(f"--{name} takes integers, separated by commas")
+    if min(*options.threads, *options.batch, options.samples, options.rounds) < 1 or options.starts < 0:
+        parser.error("--threads, --batch, --samples and --rounds must be positive, --starts at least 0")
+    return options
 
-    started = time.perf_counter()
-    compiled = qcompiler.compile(options.model, calibration=options.calibrate)
-    print(f"compiled in {time.perf_counter() - started:.1f} s, integer-only: {compiled.summary['integer_only']}")
-    samples = next(open_source(options.calibrate, import_model(options.model)).batches(64)).feeds
-    ceiling_gops = ceiling.measure()
-    print(f"ceiling: {ceiling_gops:.0f} GOPS a core")
-    results: dict[str, Any] = {}
+
+def run(options: argparse.Namespace, folder: Path) -> Facts:
+    """Measure everything, print it as it comes, return it."""
+    facts: Facts = {"model": options.model.name, "machine": machine_facts()}
+    print(" ".join(f"{key}={value}" for key, value in facts["machine"].items()), flush=True)
+    samples, is_batched = take_samples(options.calibrate, import_model(options.model), options.samples)
+    np.savez(folder / "samples.npz", **samples)  # type: ignore[arg-type]  # the stub takes the names for options
+    batches = options.batch if is_batched else [1]
+    if (most := len(next(iter(samples.values())))) < max(batches):
+        sys.exit(f"there are {most} samples, too few for a batch of {max(batches)}")
+    contenders, facts["quantize"] = quantize_all(options, folder)
+    compiled = qcompiler.load(folder / "ours.qc")
+    facts["integer_only"] = compiled.summary["integer_only"]
+    facts["samples"] = most
+    print(f"integer-only: {facts['integer_only']}")
+    show_quantizing(facts["quantize"], most)
+
+    threads, one = options.threads[0], feeds_of(compiled.graph, samples, batches[0])
+    np.savez(folder / "feeds.npz", **one)  # type: ignore[arg-type]
+    placement = compiled.session(1).plan_for(bind_feeds(compiled.graph, one)).placement
+    facts["arena"] = {"arena_bytes": placement.peak_bytes, "arena_lower_bound_bytes": placement.lower_bound_bytes}
+    facts["start"] = start_all(contenders, threads, folder / "feeds.npz", options.starts)
+    show_starts(facts["start"], threads, facts["arena"])
+    contenders = [c for c in contenders if "error" not in facts["start"].get(c.name, {})]
+
+    facts["ceiling_gops"] = {str(count): ceiling.measure(threads=count) for count in {1, *options.threads}}
+    facts["copy_gbps"] = ceiling.measure_copy()
+    print(f"\nceiling in GOPS by threads: { ({k: round(v) for k, v in facts['ceiling_gops'].items()}) }")
+    products = 2 * sum(map(multiply_adds, compiled.graph.nodes()))
+    facts["latency"], facts["instructions"] = {}, {}
+    for batch in batches:
+        feeds = feeds_of(compiled.graph, samples, batch)
+        for count in options.threads:
+            title = f"{options.model.stem}, batch {batch}, {count} threads"
+            found = measure(contenders, feeds, count, options.rounds)
+            least = found["contenders"]["qcompiler int8"]["min_ms"]
+            found["gops"] = products * batch_factor(compiled.graph, feeds) / least / 1e6
+            found["ceiling_share"] = found["gops"] / facts["ceiling_gops"][str(count)]
+            facts["latency"][title] = {"batch": batch, "threads": count} | found
+            show_latency(title, found)
+        if options.per_node:
+            rows = instruction_rows(compiled, feeds, Ceilings(facts["ceiling_gops"]["1"], facts["copy_gbps"]))
+            facts["instructions"][str(batch)] = [row.facts() for row in rows]
+            print(f"\n{options.model.stem}, batch {batch}")
+            show_instructions(rows)
+    return facts
+
+
+def feeds_of(graph: Graph, samples: Feeds, batch: int) -> dict[str, peers.Array]:
+    """The first `batch` samples; where the model fixes the first dimension, as many rows as it wants."""
+    fixed = {value.name: value.type.shape[0] for value in graph.inputs}
+    return {
+        name: np.ascontiguousarray(array[: rows if isinstance(rows := fixed[name], int) else batch])
+        for name, array in samples.items()
+    }
+
+
+def main() -> None:
+    """Measure, save."""
+    options = parse_options()
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        if options.peers:
-            for kind in ("s8", "u8"):
-                started = time.perf_counter()
-                peers.quantize_with_onnxruntime(
-                    options.model, samples, folder / f"{kind}.onnx", unsigned_activations=kind == "u8"
-                )
-                print(f"onnxruntime quantize_static ({kind}) took {time.perf_counter() - started:.1f} s")
-        for batch in map(int, options.batch.split(",")):
-            feeds = {key: np.ascontiguousarray(array[:batch]) for key, array in samples.items()}
-            for threads in map(int, options.threads.split(",")):
-                title = f"{options.model.stem}, batch {batch}, {threads} threads"
-                entries = contenders(options, compiled, folder, feeds, threads)
-                results[title] = measure(entries, feeds, options.rounds)
-                show(title, results[title])
-                products = 2 * batch * sum(multiply_adds(node) for node in compiled.graph.nodes())
-                achieved = products / results[title]["qcompiler int8"]["min_ms"] / 1e6
-                print(f"qcompiler: {achieved:.0f} GOPS, {achieved / (ceiling_gops * threads):.0%} of the ceiling")
-            if options.per_node:
-                show_instructions(compiled, feeds)
+        facts = run(options, Path(name))
     if options.json:
-        options.json.write_text(json.dumps(results, indent=2))
+        options.json.write_text(json.dumps(facts, indent=2))
 
 
 if __name__ == "__main__":

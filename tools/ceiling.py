@@ -1,12 +1,15 @@
-"""The arithmetic ceiling of this machine: dot products per second, no data but a few weights in the first-level cache.
+"""The ceilings of this machine: dot products a second from registers alone, and bytes a second through each cache.
 
-Run as a script it prints the ceiling of the primitive in use (`QCOMPILER_ISA`); `tools/bench.py` states what the
-kernels reach as a share of it.
+Run as a script it prints those of the primitive in use (`QCOMPILER_ISA`); `tools/bench.py` states what the kernels
+reach as a share of them.
 """
 
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numba
+import numpy as np
+import numpy.typing as npt
 from llvmlite import ir
 from numba import types
 
@@ -54,18 +57,53 @@ def run_steps(steps: int) -> int:
     return int(dot_products(steps))
 
 
-def measure(rounds: int = 10) -> float:
-    """Billions of operations (a product and a sum are two) per second of one core: the best of several rounds."""
+def measure(rounds: int = 10, threads: int = 1) -> float:
+    """Billions of operations (a product and a sum are two) a second of all threads: the best of several rounds."""
     with isa.emitting(isa.current()):
         p = emitted_primitive()
         _ = run_steps.compile("int64(int64)")
     seconds = []
-    for _ in range(rounds):
+    with ThreadPoolExecutor(threads) as executor:
+        for _ in range(rounds):
+            before = time.perf_counter()
+            list(executor.map(run_steps, [STEPS] * threads))
+            seconds.append(time.perf_counter() - before)
+    return 2 * STEPS * threads * ACCUMULATORS * p.lanes * p.group / min(seconds) / 1e9
+
+
+COPY_SIZES = tuple(8192 << shift for shift in range(0, 14, 2))
+"""Bytes read and written together: from a quarter of a first-level cache to more than most last-level ones."""
+COPY_SECONDS = 0.002
+
+
+@numba.njit(nogil=True)
+def copy_repeatedly(source: npt.NDArray[np.int64], target: npt.NDArray[np.int64], times: int) -> None:
+    """Read `source` and write `target`, both s64[n]; the sum keeps the compiler from doing it only once."""
+    for time_ in range(times):
+        for i in range(len(source)):
+            target[i] = source[i] + time_
+
+
+def measure_copy(rounds: int = 5) -> dict[int, float]:
+    """Billions of bytes a second (read and written) of one core, by bytes touched: the best of several rounds."""
+    found: dict[int, float] = {}
+    for size in COPY_SIZES:
+        source = np.ones(size // 16, np.int64)
+        target = np.ones_like(source)
+        copy_repeatedly(source, target, 1)
         before = time.perf_counter()
-        run_steps(STEPS)
-        seconds.append(time.perf_counter() - before)
-    return 2 * STEPS * ACCUMULATORS * p.lanes * p.group / min(seconds) / 1e9
+        copy_repeatedly(source, target, 1)
+        times = max(1, int(COPY_SECONDS / (time.perf_counter() - before)))
+        seconds = []
+        for _ in range(rounds):
+            before = time.perf_counter()
+            copy_repeatedly(source, target, times)
+            seconds.append(time.perf_counter() - before)
+        found[size] = size * times / min(seconds) / 1e9
+    return found
 
 
 if __name__ == "__main__":
-    print(f"{isa.current()}: {measure():.0f} GOPS")
+    print(f"{isa.current()}: {measure():.0f} GOPS a core")
+    for size, rate in measure_copy().items():
+        print(f"copying {size / 1024:8.0f} KiB: {rate:6.1f} GB/s")

@@ -49,6 +49,17 @@ def quantize_with_onnxruntime(
     prepared.unlink()
 
 
+def quantize_with_nncf(model: Path, calibration: Mapping[str, Array], output: Path) -> None:
+    """Write OpenVINO's int8 model (``.xml``, weights beside it): NNCF's defaults, one sample at a time."""
+    import nncf
+    import openvino
+
+    count = len(next(iter(calibration.values())))
+    samples = [{name: array[i : i + 1] for name, array in calibration.items()} for i in range(count)]
+    network = openvino.Core().read_model(str(model))
+    openvino.save_model(nncf.quantize(network, nncf.Dataset(samples), subset_size=count), str(output))
+
+
 def onnxruntime_runner(model: Path, threads: int, *, optimize: bool = True) -> Runner:
     """Runs an ONNX model; without `optimize` QDQ pairs stay float, so that no integer kernel can saturate."""
     import onnxruntime as ort

@@ -1,0 +1,156 @@
+"""Tasks of `tools/bench.py` that want a process of their own, so that peak memory and start-up are one contender's.
+
+As a script it does one task and prints its figures as one line of JSON; the functions below start it.
+"""
+
+import sys
+import time
+
+_BEGUN = time.monotonic()
+
+import argparse  # noqa: E402  # the time until here is the interpreter's own
+import importlib  # noqa: E402
+import json  # noqa: E402
+import resource  # noqa: E402
+import subprocess  # noqa: E402
+from collections.abc import Callable  # noqa: E402
+from functools import partial  # noqa: E402
+from pathlib import Path  # noqa: E402
+
+import numpy as np  # noqa: E402
+import peers  # noqa: E402
+from contenders import Contender  # noqa: E402
+
+RUNS_FOR_PEAK = 5
+"""Inferences after the first, before the peak is read."""
+
+
+class WorkerError(Exception):
+    """A task failed in its own process; the message has the last line that it printed."""
+
+
+def start_contender(contender: Contender, threads: int, feeds: Path) -> dict[str, float]:
+    """Milliseconds from the start of a process to the first result, in parts; MB after the imports and at the peak."""
+    return _in_own_process("start", contender.name, contender.runtime, contender.model, feeds, "--threads", threads)
+
+
+def quantize(tool: str, model: Path, samples: Path, output: Path) -> dict[str, float]:
+    """Seconds and peak MB of making an int8 model with one of `QUANTIZERS`."""
+    return _in_own_process("quantize", tool, tool, model, samples, "--output", output)
+
+
+def _in_own_process(*arguments: object) -> dict[str, float]:
+    command = [sys.executable, __file__, *map(str, arguments), "--spawned", str(time.monotonic())]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise WorkerError((done.stderr or done.stdout).strip().rsplit("\n", maxsplit=1)[-1])
+    figures: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return figures
+
+
+def memory_mb(field: str) -> float:
+    """Resident memory of this process: `VmHWM` the most there was, `VmRSS` what there is now."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        (kilobytes,) = (line.split()[1] for line in status.read_text().splitlines() if line.startswith(field))
+        return int(kilobytes) * 1024 / 1e6
+    # Only the most there was; and where the parent was larger when it started this process, the parent's.
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
+
+
+# ---- in the process of its own ------------------------------------------------------------------------------
+
+
+def run_start(contender: Contender, threads: int, feeds: dict[str, peers.Array], spawned: float) -> dict[str, float]:
+    """Load and run, with the clock read between the parts."""
+    imported = time.monotonic()
+    contender.import_modules()
+    loading, imported_mb = time.monotonic(), memory_mb("VmRSS")
+    run = contender.load(threads, feeds)
+    loaded = time.monotonic()
+    run(feeds)
+    done = time.monotonic()
+    for _ in range(RUNS_FOR_PEAK):
+        run(feeds)
+    seconds = {
+        "interpreter": _BEGUN - spawned,
+        "inputs": imported - _BEGUN,
+        "import": loading - imported,
+        "load": loaded - loading,
+        "first": done - loaded,
+        "total": done - spawned,
+    }
+    figures = {f"{part}_ms": value * 1e3 for part, value in seconds.items()}
+    return figures | {"imported_mb": imported_mb, "peak_mb": memory_mb("VmHWM")}
+
+
+def run_quantize(tool: str, model: Path, samples: dict[str, peers.Array], output: Path) -> dict[str, float]:
+    """Make an int8 model and save it; neither the imports before nor loading the model afterwards count."""
+    quantizer, modules = QUANTIZERS[tool]
+    for module in modules:
+        importlib.import_module(module)
+    started = time.monotonic()
+    kernels = quantizer(model, samples, output)
+    return {"seconds": time.monotonic() - started, "kernels_compiled": kernels, "peak_mb": memory_mb("VmHWM")}
+
+
+def compile_ours(model: Path, samples: dict[str, peers.Array], output: Path) -> int:
+    """Compile, compare with the float model, save; returns how many kernels had to be compiled first."""
+    import qcompiler
+    from qcompiler.compiler import Hooks
+
+    kernels = 0
+
+    def progress(what: str, _done: int, _total: int) -> None:
+        nonlocal kernels
+        kernels += what.startswith("preparing kernels")
+
+    qcompiler.compile(model, calibration=[samples], hooks=Hooks(progress=progress)).save(output)
+    return kernels
+
+
+def quantize_with_onnxruntime(model: Path, samples: dict[str, peers.Array], output: Path, *, unsigned: bool) -> int:
+    """Onnxruntime's QDQ model; compiles no kernels of ours."""
+    peers.quantize_with_onnxruntime(model, samples, output, unsigned_activations=unsigned)
+    return 0
+
+
+def quantize_with_nncf(model: Path, samples: dict[str, peers.Array], output: Path) -> int:
+    """OpenVINO's int8 model by NNCF; compiles no kernels of ours."""
+    peers.quantize_with_nncf(model, samples, output)
+    return 0
+
+
+QUANTIZERS: dict[str, tuple[Callable[[Path, dict[str, peers.Array], Path], int], tuple[str, ...]]] = {
+    "qcompiler": (compile_ours, ("qcompiler", "qcompiler.compiler", "qcompiler.runtime.session")),
+    "onnxruntime (s8)": (partial(quantize_with_onnxruntime, unsigned=False), ("onnxruntime.quantization",)),
+    "onnxruntime (u8)": (partial(quantize_with_onnxruntime, unsigned=True), ("onnxruntime.quantization",)),
+    "nncf": (quantize_with_nncf, ("openvino", "nncf")),
+}
+
+
+def main() -> None:
+    """Do the task that the parent asked for."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("task", choices=["start", "quantize"])
+    parser.add_argument("name")
+    parser.add_argument("runtime")
+    parser.add_argument("model", type=Path)
+    parser.add_argument("arrays", type=Path)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--output", type=Path)
+    parser.add_argument("--spawned", type=float, default=_BEGUN)
+    options = parser.parse_args()
+    with np.load(options.arrays) as data:
+        arrays = {name: data[name] for name in data.files}
+    if options.task == "start":
+        contender = Contender(options.name, options.runtime, options.model)
+        figures = run_start(contender, options.threads, arrays, options.spawned)
+    else:
+        figures = run_quantize(options.runtime, options.model, arrays, options.output)
+    print(f"\n{json.dumps(figures)}")
+
+
+if __name__ == "__main__":
+    main()
