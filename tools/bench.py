@@ -39,6 +39,7 @@ import ceiling
 import numpy as np
 import peers
 from bench_instructions import Ceilings, batch_factor, instruction_rows, multiply_adds, show_instructions
+from bench_tables import show_latency, show_machine, show_quantizing, show_starts
 from contenders import Contender, Timed, best_of_families, has_nncf, time_alternately
 
 import qcompiler
@@ -168,44 +169,6 @@ def measure(contenders: list[Contender], feeds: Feeds, threads: int, rounds: int
     return {"contenders": figures, "against": best_of_families(contenders, figures)}
 
 
-def show_quantizing(took: Mapping[str, Facts], samples: int) -> None:
-    """Print what it took to make the int8 models."""
-    print(f"\nquantize and compile, {samples} samples\n{'':24} {'s':>9} {'× ours':>8} {'peak MB':>9}")
-    for name, row in took.items():
-        if "error" in row:
-            print(f"{name:24} failed: {row['error']}")
-        else:
-            ratio = row["seconds"] / took["qcompiler"]["seconds"]
-            print(f"{name:24} {row['seconds']:9.2f} {ratio:8.2f} {row['peak_mb']:9.0f}")
-
-
-def show_starts(found: Mapping[str, Facts], threads: int, arena: Mapping[str, int]) -> None:
-    """Print start-up and memory."""
-    print(f"\nstart-up and memory, {threads} threads, times in ms")
-    print(f"{'':24} {'import':>8} {'load':>8} {'first':>8} {'in all':>8} {'MB then':>8} {'peak MB':>8}")
-    for name, row in found.items():
-        if "error" in row:
-            print(f"{name:24} failed: {row['error']}")
-            continue
-        times = (row[f"{part}_ms"] for part in ("import", "load", "first", "total"))
-        memory = f"{row['imported_mb']:8.0f} {row['peak_mb']:8.0f}"
-        print(f"{name:24} {' '.join(f'{t:8.1f}' for t in times)} {memory}")
-    print(
-        f"qcompiler's arena: {arena['arena_bytes'] / 1e6:.3f} MB,"
-        f" {arena['arena_bytes'] / max(1, arena['arena_lower_bound_bytes']):.3f} of the liveness bound"
-    )
-
-
-def show_latency(title: str, facts: Facts) -> None:
-    """Print one table of times."""
-    print(f"\n{title}\n{'':24} {'min ms':>9} {'median ms':>10} {'× min':>7} {'× median':>9}")
-    for name, row in facts["contenders"].items():
-        times = f"{row['min_ms']:9.3f} {row['median_ms']:10.3f}"
-        print(f"{name:24} {times} {row['ratio_min']:7.2f} {row['ratio_median']:9.2f}")
-    print("qcompiler int8 against " + ", ".join(f"{name} {ratio:.2f}×" for name, ratio in facts["against"].items()))
-    print(f"qcompiler int8: {facts['gops']:.0f} GOPS, {facts['ceiling_share']:.0%} of the ceiling")
-
-
 def parse_options(arguments: list[str] | None = None) -> argparse.Namespace:
     """The command line, with lists in place of comma-separated options."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -236,7 +199,7 @@ def parse_options(arguments: list[str] | None = None) -> argparse.Namespace:
 def run(options: argparse.Namespace, folder: Path) -> Facts:
     """Measure everything, print it as it comes, return it."""
     facts: Facts = {"model": options.model.name, "machine": machine_facts()}
-    print(" ".join(f"{key}={value}" for key, value in facts["machine"].items()), flush=True)
+    show_machine(facts["machine"])
     samples, is_batched = take_samples(options.calibrate, import_model(options.model), options.samples)
     np.savez(folder / "samples.npz", **samples)  # type: ignore[arg-type]  # the stub takes the names for options
     batches = options.batch if is_batched else [1]
@@ -259,23 +222,22 @@ def run(options: argparse.Namespace, folder: Path) -> Facts:
 
     facts["ceiling_gops"] = {str(count): ceiling.measure(threads=count) for count in {1, *options.threads}}
     facts["copy_gbps"] = ceiling.measure_copy()
-    print(f"\nceiling in GOPS by threads: { ({k: round(v) for k, v in facts['ceiling_gops'].items()}) }")
-    products = 2 * sum(map(multiply_adds, compiled.graph.nodes()))
     facts["latency"], facts["instructions"] = {}, {}
     for batch in batches:
         feeds = feeds_of(compiled.graph, samples, batch)
+        operations = 2 * batch_factor(compiled.graph, feeds) * sum(map(multiply_adds, compiled.graph.nodes()))
         for count in options.threads:
             title = f"{options.model.stem}, batch {batch}, {count} threads"
             found = measure(contenders, feeds, count, options.rounds)
-            least = found["contenders"]["qcompiler int8"]["min_ms"]
-            found["gops"] = products * batch_factor(compiled.graph, feeds) / least / 1e6
-            found["ceiling_share"] = found["gops"] / facts["ceiling_gops"][str(count)]
-            facts["latency"][title] = {"batch": batch, "threads": count} | found
+            best = facts["ceiling_gops"][str(count)]
+            found["gops"] = operations / found["contenders"]["qcompiler int8"]["min_ms"] / 1e6
+            found |= {"batch": batch, "threads": count, "ceiling_gops": best, "ceiling_share": found["gops"] / best}
+            facts["latency"][title] = found
             show_latency(title, found)
         if options.per_node:
             rows = instruction_rows(compiled, feeds, Ceilings(facts["ceiling_gops"]["1"], facts["copy_gbps"]))
             facts["instructions"][str(batch)] = [row.facts() for row in rows]
-            print(f"\n{options.model.stem}, batch {batch}")
+            print(f"\n{options.model.stem}, batch {batch}, 1 thread")
             show_instructions(rows)
     return facts
 

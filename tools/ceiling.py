@@ -57,7 +57,7 @@ def run_steps(steps: int) -> int:
     return int(dot_products(steps))
 
 
-def measure(rounds: int = 10, threads: int = 1) -> float:
+def measure(rounds: int = 40, threads: int = 1) -> float:
     """Billions of operations (a product and a sum are two) a second of all threads: the best of several rounds."""
     with isa.emitting(isa.current()):
         p = emitted_primitive()
