@@ -6,7 +6,8 @@ from typing import Any
 
 def show_machine(facts: Mapping[str, Any]) -> None:
     """Print where and with what this run measures, and which instructions are allowed."""
-    set_ = " ".join(f"{name}={value!r}" for name, value in facts["restrictions"].items())
+    both = {**facts["restrictions"], **facts["openvino_settings"]}
+    set_ = " ".join(f"{name}={value!r}" for name, value in both.items())
     amx = "with AMX" if facts["amx"] else "without AMX"
     print(f"{facts['processor']}, {facts['processors']} processors, {amx}; our kernels use {facts['isa']}")
     print(f"restricted by {set_ or 'nothing'}")

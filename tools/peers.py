@@ -1,5 +1,6 @@
 """Other runtimes' int8 models, for benchmarks and the accuracy table. Needs ``pip install 'qcompiler[bench]'``."""
 
+import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,8 @@ import numpy.typing as npt
 
 Array = npt.NDArray[Any]
 Runner = Callable[[Mapping[str, Array]], list[Array]]
+
+_WITHOUT_BF16 = {"SSE41", "AVX", "AVX2", "AVX2_VNNI", "AVX512_CORE", "AVX512_CORE_VNNI"}
 
 
 def quantize_with_onnxruntime(
@@ -72,6 +75,16 @@ def onnxruntime_runner(model: Path, threads: int, *, optimize: bool = True) -> R
     return lambda feeds: [np.asarray(a) for a in session.run(None, dict(feeds))]
 
 
+def openvino_precision() -> dict[str, str]:
+    """What to add to OpenVINO's defaults under `ONEDNN_MAX_CPU_ISA`.
+
+    It chooses bf16 for float layers by what the CPU has, not by what the variable allows, and then runs them four times
+    slower than in f32, or not at all. A CPU with no more than the variable names would get f32.
+    """
+    is_without = os.environ.get("ONEDNN_MAX_CPU_ISA", "").upper() in _WITHOUT_BF16
+    return {"INFERENCE_PRECISION_HINT": "f32"} if is_without else {}
+
+
 def openvino_runner(model: Path, threads: int, batch: Mapping[str, Array]) -> Runner:
     """Runs an ONNX model (QDQ: as int8) in OpenVINO, latency hint, shapes fixed to those of `batch`."""
     import openvino
@@ -79,7 +92,8 @@ def openvino_runner(model: Path, threads: int, batch: Mapping[str, Array]) -> Ru
     core = openvino.Core()
     network = core.read_model(str(model))
     network.reshape({name: list(array.shape) for name, array in batch.items()})
-    compiled = core.compile_model(network, "CPU", {"INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY"})
+    settings = {"INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY"} | openvino_precision()
+    compiled = core.compile_model(network, "CPU", settings)
     request = compiled.create_infer_request()
 
     def run(feeds: Mapping[str, Array]) -> list[Array]:
