@@ -45,6 +45,7 @@ from contenders import Contender, Timed, best_of_families, has_nncf, time_altern
 
 import qcompiler
 from qcompiler.calibration.data import open_source
+from qcompiler.errors import QCompilerError
 from qcompiler.importer import import_model
 from qcompiler.ir import Graph, Stage
 from qcompiler.ir.qir_file import save_qir
@@ -221,6 +222,8 @@ def run(options: argparse.Namespace, folder: Path) -> Facts:
     facts["start"] = start_all(contenders, threads, folder / "feeds.npz", options.starts)
     show_starts(facts["start"], threads, facts["arena"])
     contenders = [c for c in contenders if "error" not in facts["start"].get(c.name, {})]
+    if contenders[0].runtime != "qcompiler":
+        sys.exit("our own model does not run: there is nothing to compare")
 
     facts["ceiling_gops"] = {str(count): ceiling.measure(threads=count) for count in {1, *options.threads}}
     facts["copy_gbps"] = ceiling.measure_copy()
@@ -261,7 +264,10 @@ def main() -> None:
     """Measure, save."""
     options = parse_options()
     with tempfile.TemporaryDirectory() as name:
-        facts = run(options, Path(name))
+        try:
+            facts = run(options, Path(name))
+        except QCompilerError as error:
+            sys.exit(f"error: {error}")
     if options.json:
         options.json.write_text(json.dumps(facts, indent=2))
 

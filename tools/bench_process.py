@@ -15,6 +15,7 @@ import resource  # noqa: E402
 import subprocess  # noqa: E402
 from collections.abc import Callable  # noqa: E402
 from functools import partial  # noqa: E402
+from itertools import dropwhile  # noqa: E402
 from pathlib import Path  # noqa: E402
 
 import numpy as np  # noqa: E402
@@ -26,7 +27,7 @@ RUNS_FOR_PEAK = 5
 
 
 class WorkerError(Exception):
-    """A task failed in its own process; the message has the last line that it printed."""
+    """A task failed in its own process; the message is that of its exception, which may have several lines."""
 
 
 def start_contender(contender: Contender, threads: int, feeds: Path) -> dict[str, float]:
@@ -43,7 +44,9 @@ def _in_own_process(*arguments: object) -> dict[str, float]:
     command = [sys.executable, __file__, *map(str, arguments), "--spawned", str(time.monotonic())]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise WorkerError((done.stderr or done.stdout).strip().rsplit("\n", maxsplit=1)[-1])
+        last = done.stderr.rpartition("Traceback (most recent call last):\n")[2].splitlines()
+        message = "\n".join(dropwhile(lambda line: line.startswith(" "), last))
+        raise WorkerError(message or f"exit code {done.returncode}")  # a crash leaves no traceback
     figures: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
     return figures
 

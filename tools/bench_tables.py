@@ -19,7 +19,7 @@ def show_quantizing(took: Mapping[str, Mapping[str, Any]], samples: int) -> None
     print(f"\nquantize and compile, {samples} samples\n{'':24} {'s':>9} {'× ours':>8} {'peak MB':>9}")
     for name, row in took.items():
         if "error" in row:
-            print(f"{name:24} failed: {row['error']}")
+            print(f"{name:24} failed: {row['error'].splitlines()[-1]}")
         else:
             ratio = row["seconds"] / took["qcompiler"]["seconds"]
             print(f"{name:24} {row['seconds']:9.2f} {ratio:8.2f} {row['peak_mb']:9.0f}")
@@ -31,7 +31,7 @@ def show_starts(found: Mapping[str, Mapping[str, Any]], threads: int, arena: Map
     print(f"{'':24} {'import':>8} {'load':>8} {'first':>8} {'in all':>8} {'MB then':>8} {'peak MB':>8}")
     for name, row in found.items():
         if "error" in row:
-            print(f"{name:24} failed: {row['error']}")
+            print(f"{name:24} failed: {row['error'].splitlines()[-1]}")
             continue
         times = (row[f"{part}_ms"] for part in ("import", "load", "first", "total"))
         memory = f"{row['imported_mb']:8.0f} {row['peak_mb']:8.0f}"

@@ -163,7 +163,7 @@ def test_a_contender_that_cannot_start_says_why(
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, sys.path)))
     np.savez(tmp_path / "feeds.npz", x=np.zeros(1, np.float32))
     nothing = contenders.Contender("qcompiler int8", "qcompiler", tmp_path / "nothing.qc")
-    with pytest.raises(bench_process.WorkerError, match=r"ArtifactError: .*nothing\.qc"):
+    with pytest.raises(bench_process.WorkerError, match=r"^qcompiler\.errors\.ArtifactError: .*nothing\.qc"):
         bench_process.start_contender(nothing, 1, tmp_path / "feeds.npz")
 
 
@@ -183,6 +183,13 @@ def test_more_samples_are_needed_for_a_larger_batch(assets: Path):
     model, data = assets / "digits_cnn.onnx", assets / "digits_calibration.npz"
     message = run("bench.py", model, "--calibrate", data, "--batch", "9", "--samples", "8", returncode=1)
     assert message == "there are 8 samples, too few for a batch of 9\n"
+
+
+def test_what_cannot_be_read_is_said_in_one_line(assets: Path, tmp_path: Path):
+    message = run("bench.py", assets / "digits_cnn.onnx", "--calibrate", tmp_path / "nothing.npz", returncode=1)
+    assert message.startswith("error: ")
+    assert "nothing.npz" in message
+    assert message.count("\n") == 1
 
 
 def test_the_interpreter_is_measured_alone_and_with_helpers(tmp_path: Path):
