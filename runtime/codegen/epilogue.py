@@ -33,7 +33,7 @@ def emit_epilogue(
     p: Primitive,
     accs: list[list[ir.Value]],
     records: list[ir.Value],
-    outs: list[ir.Value],
+    outs: list[list[ir.Value]],
     parameters: ir.Value,
     done: ir.Block,
 ) -> None:
@@ -44,7 +44,7 @@ def emit_epilogue(
         p: the primitive.
         accs: [pixel][vector], s32; 1, 2 or 4 vectors.
         records: address of each vector's record, see `rescale`.
-        outs: address of each pixel's first channel.
+        outs: for each pixel the addresses of 1, 2 or 4 equal parts of its channels.
         parameters: address of the words `rescale.PARAMETERS`.
         done: where to go on.
     """
@@ -58,7 +58,9 @@ def emit_epilogue(
 
     def quarters(m: int, v: int, itemsize: int) -> list[ir.Value]:
         """Where each four lanes of a vector go: they are neighbouring channels."""
-        return [offset(builder, outs[m], itemsize * channel_of(vectors, v, lane)) for lane in range(0, p.lanes, 4)]
+        part_channels = vectors * p.lanes // len(outs[m])
+        at = [divmod(channel_of(vectors, v, lane), part_channels) for lane in range(0, p.lanes, 4)]
+        return [offset(builder, outs[m][part], itemsize * channel) for part, channel in at]
 
     builder.position_at_end(raw)
     for m, v in each:
@@ -90,7 +92,7 @@ def _emit_bytes(
     builder: ir.IRBuilder,
     p: Primitive,
     values: Mapping[tuple[int, int], ir.Value],
-    outs: list[ir.Value],
+    outs: list[list[ir.Value]],
     vectors: int,
     limits: ByteRange | None,
 ) -> None:
@@ -104,4 +106,6 @@ def _emit_bytes(
         for i, m in enumerate(pixels):
             lanes = range(0, packed.type.count, 16)
             own = [lane + width * i + byte for lane in lanes for byte in range(width)]
-            store(builder, shuffle(builder, packed, packed, own), outs[m])
+            size = len(own) // len(outs[m])
+            for part, out in enumerate(outs[m]):
+                store(builder, shuffle(builder, packed, packed, own[part * size : (part + 1) * size]), out)

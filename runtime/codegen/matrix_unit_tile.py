@@ -129,7 +129,7 @@ def _emit_rescaling(
         [_emit_sum(builder, p, sums, offset(builder, vector_at, m * shape.vectors + v)) for v in range(shape.vectors)]
         for m in range(step)
     ]
-    outs = [builder.add(out, builder.mul(offset(builder, pixel, m), out_stride)) for m in range(step)]
+    outs = [[builder.add(out, builder.mul(offset(builder, pixel, m), out_stride))] for m in range(step)]
     emit_epilogue(builder, p, accs, records, outs, parameters, next_step)
     builder.position_at_end(next_step)
     following, last = builder.add(pixel, constant(step)), builder.sub(count, constant(step))

@@ -115,7 +115,7 @@ def _emit_vector_tiles(
     left, rows, tile_out = builder.phi(I64), builder.phi(I64), builder.phi(I64)
     accs = _emit_sums(builder, p, shape, replace(operands, rows=rows), records)
     outs = [builder.add(tile_out, builder.mul(out_stride, constant(m))) for m in range(shape.pixels)]
-    emit_epilogue(builder, p, accs, records, outs, parameters, next_tile)
+    emit_epilogue(builder, p, accs, records, [[out] for out in outs], parameters, next_tile)
     builder.position_at_end(next_tile)
     following = builder.sub(left, constant(1))
     for phi, start, again in (

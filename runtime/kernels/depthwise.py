@@ -1,18 +1,20 @@
 """The kernel of depthwise convolutions: stage the rows of a block with their borders, then go over its pixels.
 
 Its plan is made by `qcompiler.runtime.kernels.depthwise_plan`. A unit is one output row; shares divide the rows, or
-the blocks of channels where rows are few. A step computes one vector: a block of the channels of one pixel or, if
-they are few and the stride is 1, all channels of several neighbouring pixels.
+the blocks of channels where rows are few. A step computes one vector, or one in each of two rows: a block of the
+channels of one pixel or, if they are few, of several neighbouring pixels.
 """
 
+from qcompiler.runtime.codegen.depthwise_columns import depthwise_columns
 from qcompiler.runtime.codegen.depthwise_tile import depthwise_row
 from qcompiler.runtime.codegen.rescale import PARAMETERS
 from qcompiler.runtime.kernels.memory import copy_bytes, load_s64, word_loader
 from qcompiler.runtime.kernels.registry import kernel
 from qcompiler.runtime.kernels.rows import stage_padded_rows
 
-TILE_WORDS = 4
-"""s64 of an entry for a block of channels: first channel, output offset, weights offset, records offset."""
+TILE_WORDS = 6
+"""s64 of an entry for a block of channels: first channel, output offset, weights offset, records offset, pixels of a
+step, and with columns the variant for a single row."""
 
 PARTIAL_BYTES = 256
 """At the start of a share's scratch, room for a block that is wider than what it stores."""
@@ -36,13 +38,14 @@ WORDS = (
     "image_units",
     "block_units",
     "unit_pixels",
-    "step_pixels",
+    "by_columns",
+    "paired",
     "step_bytes",
     "tile_count",
     "tap_groups",
-    "unrolled",
     "image_bytes",
     "out_stride",
+    "column_bytes",
     "pixel_step",
     "height",
     "row_items",
@@ -61,9 +64,10 @@ def int_depthwise(operands: int, share: int, shares: int) -> None:
     """Depthwise convolution of 8-bit activations (NHWC) and s8 weights, see `depthwise_plan`."""
     x, out, weights, records, tiles, taps, scratch = _load_words(operands)[:7]
     scratch_bytes, share_limit, by_tiles, staged, flip_in, zp_in = _load_words(operands)[14:20]
-    units, image_units, block_units, unit_pixels, step_pixels, step_bytes = _load_words(operands)[20:26]
-    tile_count, tap_groups, unrolled, image_bytes, out_stride, pixel_step = _load_words(operands)[26:32]
-    height, row_items, row_step, window_rows, pad_top, pad_left, pad_right = _load_words(operands)[32:]
+    units, image_units, block_units, unit_pixels, by_columns, paired = _load_words(operands)[20:26]
+    step_bytes, tile_count, tap_groups, image_bytes, out_stride, column_bytes = _load_words(operands)[26:32]
+    pixel_step, height, row_items, row_step, window_rows, pad_top, pad_left = _load_words(operands)[32:39]
+    pad_right = _load_words(operands)[39]
     parameters = operands + _PARAMETERS_OFFSET
 
     if share >= share_limit:
@@ -88,32 +92,51 @@ def int_depthwise(operands: int, share: int, shares: int) -> None:
             base, pitch = stage, pad_left + row_items + pad_right
             top, rows = local * row_step - pad_top, (count - 1) * row_step + window_rows
             stage_padded_rows(stage, pixels, top, rows, height, row_items, pad_left, pad_right, zp_in, flip_in, 1)
-        for r in range(count):
+        for r in range(0, count, 1 + paired):
+            pair = min(paired, count - 1 - r)
             row_base = base + r * row_step * pitch
             row_out = out + (unit + r) * unit_pixels * out_stride
             for t in range(first_tile, last_tile):
                 entry = tiles + t * (8 * TILE_WORDS)
                 source = row_base + load_s64(entry, 0)
                 target = row_out + load_s64(entry, 1)
+                step_pixels = load_s64(entry, 4)
                 pixel = 0
                 while pixel < unit_pixels:
                     # All whole steps at once, then one that overlaps the last; or one by one by way of `partial`.
                     steps = 1 if step_bytes else max(1, (unit_pixels - pixel) // step_pixels)
                     first = min(pixel, unit_pixels - step_pixels)
                     stored = target + first * out_stride
-                    depthwise_row(
-                        source + first * pixel_step,
-                        taps,
-                        tap_groups,
-                        steps,
-                        step_pixels * pixel_step,
-                        weights + load_s64(entry, 2),
-                        records + load_s64(entry, 3),
-                        partial if step_bytes else stored,
-                        step_pixels * out_stride,
-                        parameters,
-                        unrolled,
-                    )
+                    if by_columns:
+                        depthwise_columns(
+                            load_s64(entry, 5) + pair,
+                            source + first * pixel_step,
+                            pitch,
+                            column_bytes,
+                            pixel_step,
+                            steps,
+                            step_pixels * pixel_step,
+                            weights + load_s64(entry, 2),
+                            records + load_s64(entry, 3),
+                            stored,
+                            unit_pixels * out_stride,
+                            out_stride,
+                            step_pixels * out_stride,
+                            parameters,
+                        )
+                    else:
+                        depthwise_row(
+                            source + first * pixel_step,
+                            taps,
+                            tap_groups,
+                            steps,
+                            step_pixels * pixel_step,
+                            weights + load_s64(entry, 2),
+                            records + load_s64(entry, 3),
+                            partial if step_bytes else stored,
+                            step_pixels * out_stride,
+                            parameters,
+                        )
                     if step_bytes:
                         copy_bytes(stored, partial, step_bytes)
                     pixel = first + steps * step_pixels

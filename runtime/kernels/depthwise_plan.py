@@ -6,14 +6,15 @@
 The interface is that of `qcompiler.runtime.kernels.convolution_plan`.
 """
 
-import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 
 from qcompiler.ir.types import AnyArray, DType
-from qcompiler.runtime.codegen.depthwise_tile import VECTORS
+from qcompiler.runtime.codegen.depthwise_columns import COLUMNS, ROWS, VARIANTS, ColumnVariant
+from qcompiler.runtime.codegen.depthwise_operands import VECTORS
 from qcompiler.runtime.codegen.epilogue import channel_of
 from qcompiler.runtime.codegen.primitives import Primitive, primitive_named
 from qcompiler.runtime.kernels.convolution_plan import SHARE_NS, STAGE_BYTES, STAGE_SLACK, KernelPlan
@@ -32,26 +33,50 @@ from qcompiler.runtime.kernels.packing import (
 
 
 @dataclass(frozen=True, eq=False)
+class _Layout:
+    """Blocks of channels, each with its weights and records.
+
+    Attributes:
+        weights: [block, ..., vector, lane, tap of a group], s8 or s16.
+        records: [block, vector], see `rescale`.
+        starts: first channel of each block.
+        pieces: pixels that share a vector in each block, because it has only so few channels.
+    """
+
+    weights: Bytes
+    records: Bytes
+    starts: tuple[int, ...]
+    pieces: tuple[int, ...]
+
+    def tiles(self, itemsize: int, step_pixels: Sequence[int], variants: Sequence[int]) -> S64:
+        """s64[block, TILE_WORDS]."""
+        size, record_size = (array.nbytes // len(self.starts) for array in (self.weights, self.records))
+        entries = [
+            [start, start * itemsize, i * size, i * record_size, pixels, variant]
+            for i, (start, pixels, variant) in enumerate(zip(self.starts, step_pixels, variants, strict=True))
+        ]
+        return aligned(np.array(entries, np.int64)).view(np.int64).reshape(-1, TILE_WORDS)
+
+
+@dataclass(frozen=True, eq=False)
 class PackedDepthwise:
     """A depthwise convolution's constants for one primitive.
 
     Attributes:
-        weights: [block of channels, group of taps, vector, lane, tap], s8 or s16.
-        records: [block of channels, vector], see `rescale`.
-        tiles: s64[block of channels, TILE_WORDS].
-        kernel: (kh, kw); with `dilations`.
+        weight: s8[channels, kh, kw].
+        dilations: of (rows, columns).
     """
 
     isa: str
-    weights: Bytes
-    records: Bytes
-    tiles: S64
+    weight: S8
     epilogue: Epilogue
     flip_in: int
     zp_in: int
-    channels: int
-    kernel: tuple[int, int]
     dilations: tuple[int, int]
+
+    @property
+    def channels(self) -> int:
+        return int(self.weight.shape[0])
 
     @cached_property
     def primitive(self) -> Primitive:
@@ -59,8 +84,55 @@ class PackedDepthwise:
 
     @cached_property
     def window(self) -> tuple[int, int]:
-        (kh, kw), (dh, dw) = self.kernel, self.dilations
+        (kh, kw), (dh, dw) = self.weight.shape[1:], self.dilations
         return (kh - 1) * dh + 1, (kw - 1) * dw + 1
+
+    @property
+    def tap_groups(self) -> int:
+        """Groups of taps of a kernel of any shape."""
+        return -(-self.weight[0].size // self.primitive.group)
+
+    @cached_property
+    def by_taps(self) -> _Layout:
+        """For `depthwise_row`: weights [block, group of taps, vector, lane, tap]."""
+        p = self.primitive
+        taps = np.zeros((self.channels, self.tap_groups * p.group), np.int8)
+        taps[:, : self.weight[0].size] = self.weight.reshape(self.channels, -1)
+        starts = [min(start, max(0, self.channels - p.vector_bytes)) for start in range(0, self.channels, p.vector_bytes)]
+        return self._layout(taps.reshape(self.channels, self.tap_groups, p.group), starts, [1] * len(starts))
+
+    @cached_property
+    def by_columns(self) -> _Layout:
+        """For `depthwise_columns`: weights [block, output row, column, group of rows, vector, lane, row]."""
+        p = self.primitive
+        rows = np.zeros((self.channels, 2, COLUMNS, ROWS), np.int8)
+        for m in range(2):
+            rows[:, m, :, m : m + 3] = self.weight.transpose(0, 2, 1)
+        starts, pieces = [], []
+        start = 0
+        while start < self.channels:  # the last block may overlap its neighbour
+            left = self.channels - start
+            pieces.append(next((n for n in (1, 2) if p.vector_bytes // n <= left), 4))
+            width = p.vector_bytes // pieces[-1]
+            starts.append(min(start, self.channels - width))
+            start = starts[-1] + width
+        return self._layout(rows.reshape(self.channels, -1, p.group), starts, pieces)
+
+    def _layout(self, groups: S8, starts: list[int], pieces: list[int]) -> _Layout:
+        """Of s8[channel, group, tap]."""
+        p = self.primitive
+        order = np.array([[channel_of(VECTORS, v, lane) for lane in range(p.lanes)] for v in range(VECTORS)])
+        # [block, vector, lane]; several pixels of few channels repeat them, and what is left over is never stored
+        own = np.array(
+            [
+                (start + order % (p.vector_bytes // count)) % self.channels
+                for start, count in zip(starts, pieces, strict=True)
+            ]
+        )
+        element = np.int8 if p.group == 4 else np.int16
+        weights = groups.astype(element)[own].transpose(0, 3, 1, 2, 4)
+        records = self.epilogue.records(own.reshape(-1, p.lanes))
+        return _Layout(aligned(weights), records, tuple(starts), tuple(pieces))
 
     def plan(
         self,
@@ -78,19 +150,36 @@ class PackedDepthwise:
         """
         out_height = (height + pads[0] + pads[2] - self.window[0]) // strides[0] + 1
         out_width = (width + pads[1] + pads[3] - self.window[1]) // strides[1] + 1
-        units, tile_count = batch * out_height, len(self.tiles)
-        groups = -(-math.prod(self.kernel) // self.primitive.group)
         vector = self.primitive.vector_bytes
-        step_pixels = min(max(1, vector // self.channels), out_width) if strides[1] == 1 else 1
-        step_channels = step_pixels * self.channels
-        vectors = units * -(-out_width // step_pixels) * tile_count
-        cost = vectors * (groups * 6 + 10) * _NS_PER_OPERATION[self.isa.removesuffix("-emulated")]
+        by_columns = (
+            self.weight.shape[1:] == (3, 3)
+            and self.dilations == (1, 1)
+            and self.channels >= vector // 4
+            and out_width >= max(self.by_columns.pieces)
+        )
+        step_bytes = 0
+        if by_columns:
+            layout = self.by_columns
+            step_pixels = list(layout.pieces)
+            variants = [self._variant(count, strides[1]) for count in layout.pieces]
+        else:
+            layout = self.by_taps
+            together = min(max(1, vector // self.channels), out_width) if strides[1] == 1 else 1
+            step_pixels = [together] * len(layout.starts)
+            variants = [0] * len(layout.starts)
+            if together * self.channels < vector:
+                step_bytes = together * self.channels * self.epilogue.itemsize
+
+        units, tile_count = batch * out_height, len(layout.starts)
+        steps = units * sum(-(-out_width // pixels) for pixels in step_pixels)
+        operations = 28 if by_columns else self.tap_groups * 6 + 10
+        cost = steps * operations * _NS_PER_OPERATION[self.isa.removesuffix("-emulated")]
         shares = max(1, min(max_shares, int(cost / SHARE_NS), max(tile_count, units)))
         by_tiles = units < 4 * shares and tile_count > units
         shares = min(shares, tile_count if by_tiles else units)
 
-        # A block narrower than a vector reads beyond its channels.
-        staged = any(pads) or bool(self.flip_in) or self.channels < vector
+        reads_beyond = not by_columns and self.channels < vector  # a block narrower than a vector
+        staged = any(pads) or bool(self.flip_in) or reads_beyond
         pitch = (width + pads[1] + pads[3] if staged else width) * self.channels
         one, more = self.window[0] * pitch, strides[0] * pitch
         block_units = min(out_height, max(0, STAGE_BYTES - one) // more + 1)
@@ -108,13 +197,14 @@ class PackedDepthwise:
             "image_units": out_height,
             "block_units": block_units,
             "unit_pixels": out_width,
-            "step_pixels": step_pixels,
-            "step_bytes": step_channels * self.epilogue.itemsize if step_channels < vector else 0,
+            "by_columns": int(by_columns),
+            "paired": int(by_columns and strides[0] == 1),
+            "step_bytes": step_bytes,
             "tile_count": tile_count,
-            "tap_groups": groups,
-            "unrolled": int(groups == -(-9 // self.primitive.group)),
+            "tap_groups": self.tap_groups,
             "image_bytes": height * width * self.channels,
             "out_stride": self.channels * self.epilogue.itemsize,
+            "column_bytes": self.channels,
             "pixel_step": strides[1] * self.channels,
             "height": height,
             "row_items": width * self.channels,
@@ -125,19 +215,26 @@ class PackedDepthwise:
             "pad_right": pads[3] * self.channels,
         }
         constants: dict[str, AnyArray] = {
-            "weights": self.weights,
-            "records": self.records,
-            "tiles": self.tiles,
-            "taps": self._taps(pitch, groups),
+            "weights": layout.weights,
+            "records": layout.records,
+            "tiles": layout.tiles(self.epilogue.itemsize, step_pixels, variants),
+            "taps": self._taps(pitch),
         }
         out_shape = (batch, out_height, out_width, self.channels)
         return KernelPlan("int_depthwise", constants, integers, scratch * shares, shares, cost, out_shape)
 
-    def _taps(self, pitch: int, groups: int) -> S64:
-        """s64[groups * group]: byte offset of each tap in the window; those that fill up repeat the first."""
-        (kh, kw), (dh, dw) = self.kernel, self.dilations
+    def _variant(self, pieces: int, stride: int) -> int:
+        """Index of the variant for a single row; the next one is that for two."""
+        advance = pieces * stride
+        if pieces * self.channels == self.primitive.vector_bytes and stride == 1:
+            pieces = 1  # these pixels are neighbours in memory
+        return VARIANTS.index(ColumnVariant(pieces, min(advance, COLUMNS) if pieces == 1 else COLUMNS, rows=1))
+
+    def _taps(self, pitch: int) -> S64:
+        """s64[tap_groups * group]: byte offset of each tap in the window; those that fill up repeat the first."""
+        (kh, kw), (dh, dw) = self.weight.shape[1:], self.dilations
         offsets = (np.arange(kh, dtype=np.int64) * dh * pitch)[:, None] + np.arange(kw) * dw * self.channels
-        taps = np.zeros(groups * self.primitive.group, np.int64)
+        taps = np.zeros(self.tap_groups * self.primitive.group, np.int64)
         taps[: offsets.size] = offsets.ravel()
         return aligned(taps).view(np.int64)
 
@@ -159,42 +256,13 @@ def pack_depthwise(
 
     The other arguments are those of `pack_conv`. With several outputs for each input channel use `pack_conv`.
     """
-    channels, _, kh, kw = weight.shape
-    p = primitive_named(isa)
     flip = 128 if x_dtype is DType.S8 else 0
-    sums = weight.reshape(channels, -1).sum(axis=1, dtype=np.int64)
-    epilogue = make_epilogue(bias.astype(np.int64) - flip * sums, requantization)
-    groups = -(-kh * kw // p.group)
-    taps = np.zeros((channels, groups * p.group), np.int8 if p.group == 4 else np.int16)
-    taps[:, : kh * kw] = weight.reshape(channels, kh * kw)
-    taps = taps.reshape(channels, groups, p.group)
-
-    width = p.vector_bytes  # channels of a block: four vectors of s32
-    order = np.array([[channel_of(VECTORS, v, lane) for lane in range(p.lanes)] for v in range(VECTORS)])
-    starts = [min(start, max(0, channels - width)) for start in range(0, channels, width)]
-    # [block, vector, lane]; several pixels of few channels repeat them, and what is left over is never stored
-    own = np.array([(start + order) % channels for start in starts])
-    weights = taps[own].transpose(0, 3, 1, 2, 4)
-    records = epilogue.records(own.reshape(-1, p.lanes))
-    item = epilogue.itemsize
-    tiles = [
-        [
-            start,
-            start * item,
-            i * weights[0].nbytes,
-            i * (records.nbytes // len(starts)),
-        ]
-        for i, start in enumerate(starts)
-    ]
+    sums = weight.reshape(len(weight), -1).sum(axis=1, dtype=np.int64)
     return PackedDepthwise(
         isa=isa,
-        weights=aligned(weights),
-        records=records,
-        tiles=aligned(np.array(tiles, np.int64)).view(np.int64).reshape(-1, TILE_WORDS),
-        epilogue=epilogue,
+        weight=weight[:, 0],
+        epilogue=make_epilogue(bias.astype(np.int64) - flip * sums, requantization),
         flip_in=flip,
         zp_in=zp_in + flip,
-        channels=channels,
-        kernel=(kh, kw),
         dilations=dilations,
     )
