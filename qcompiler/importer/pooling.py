@@ -3,7 +3,7 @@
 from qcompiler.errors import ModelError
 from qcompiler.importer.node_reader import NodeReader, Unsupported
 from qcompiler.importer.registry import importer
-from qcompiler.importer.windows import Window, read_window
+from qcompiler.importer.windows import Window, empty_window, read_window
 from qcompiler.ir import Value, ops
 
 
@@ -11,7 +11,9 @@ from qcompiler.ir import Value, ops
 def import_max_pool(node: NodeReader) -> Value:
     window = _pool_window(node)
     op = ops.MaxPool(window.kernel, window.strides, window.pads, window.dilations, bool(node.attr_int("ceil_mode", 0)))
-    return _emit_pool(node, op)
+    y = _emit_pool(node, op)
+    _refuse_maximum_of_nothing(node, op, y)
+    return y
 
 
 @importer("AveragePool")
@@ -60,6 +62,22 @@ def _pool_window(node: NodeReader) -> Window:
     if kernel is None:
         raise ModelError(f"{node.label}: attribute kernel_shape is missing")
     return read_window(node, node.value(0).type.shape[2:], kernel)
+
+
+def _refuse_maximum_of_nothing(node: NodeReader, op: ops.MaxPool, y: Value) -> None:
+    """A window over padding alone has no maximum that ONNX defines.
+
+    onnxruntime refuses pads that reach a whole kernel; where dilated taps step over the input it gives the least float.
+    """
+    for i, (size, windows) in enumerate(zip(node.value(0).type.shape[2:], y.type.shape[2:], strict=True)):
+        if isinstance(size, int) and isinstance(windows, int):
+            kernel, dilation, pads = op.kernel[i], op.dilations[i], op.pads[i :: len(op.kernel)]
+            position = empty_window(size, windows, kernel, op.strides[i], dilation, pads[0])
+            if position is not None:
+                raise Unsupported(
+                    f"window {position} along spatial axis {i} holds nothing but padding (size {size}, "
+                    f"kernel {kernel}, dilation {dilation}, pads {pads[0]} and {pads[1]}), and that has no maximum"
+                )
 
 
 def _emit_pool(node: NodeReader, op: ops.MaxPool | ops.AveragePool) -> Value:

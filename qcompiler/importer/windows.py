@@ -57,3 +57,14 @@ def read_window(node: NodeReader, spatial: Sequence[Dim], kernel: tuple[int, ...
         begin.append(small if auto == "SAME_UPPER" else large)
         end.append(large if auto == "SAME_UPPER" else small)
     return Window(kernel, strides, dilations, (*begin, *end))
+
+
+def empty_window(size: int, windows: int, kernel: int, stride: int, dilation: int, pad_begin: int) -> int | None:
+    """The first of the window positions along an axis that has no tap in the input, None if every one has."""
+    begins_in_padding = range(min(windows, -(-pad_begin // stride)))
+    for position in (*begins_in_padding, windows - 1):
+        start = position * stride - pad_begin
+        tap = max(0, -(start // dilation))  # the first in or behind the input
+        if tap >= kernel or start + tap * dilation >= size:
+            return position
+    return None

@@ -149,6 +149,9 @@ def _pool(b: Builder) -> str | None:
     attributes: dict[str, Any] = {"kernel_shape": kernel}
     dilate = (op_type == "MaxPool" and b.opset >= 10) or b.opset >= 19
     window(b, attributes, spatial, kernel, dilate=dilate)
+    dilations = attributes.get("dilations", [1] * len(spatial))
+    if op_type == "MaxPool" and any(d > size for d, size in zip(dilations, spatial, strict=True)):
+        raise ValueError("dilated taps can step over the input, and padding alone has no maximum")
     if b.chance(0.3) and b.opset >= 10:
         attributes["ceil_mode"] = 1
         _refuse_windows_in_the_padding(attributes, spatial)

@@ -3,11 +3,16 @@
 import numpy as np
 import onnx
 import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
 from qcompiler.errors import ModelError, QCompilerError, UnsupportedOpError
 from qcompiler.importer import import_model
 from qcompiler.importer.tensors import decode
+from qcompiler.importer.windows import empty_window
+from qcompiler.ir.ops.shapes import window_output
+from qcompiler.numerics import window_count
 
 RELU = [helper.make_node("Relu", ["x"], ["y"], name="act")]
 
@@ -194,6 +199,32 @@ def test_an_output_declared_with_the_window_that_ceil_mode_drops(model, op_type)
     size.dim_value = 1
     with pytest.raises(ModelError, match=r"declared as \[1, 1, 1\] but its nodes compute \[1, 1, 2\]"):
         import_model(source)
+
+
+@pytest.mark.parametrize(
+    ("size", "attributes", "message"),
+    [
+        (6, {"kernel_shape": [2], "pads": [2, 0]}, "window 0 along spatial axis 0"),
+        (6, {"kernel_shape": [2], "pads": [0, 3], "strides": [2]}, "window 3 along spatial axis 0"),
+        (3, {"kernel_shape": [2], "pads": [1, 1], "dilations": [4]}, r"size 3, kernel 2, dilation 4, pads 1 and 1"),
+    ],
+)
+def test_a_maximum_over_padding_alone(model, size, attributes, message):
+    with pytest.raises(UnsupportedOpError, match=rf"MaxPool 'p': .*{message}"):
+        import_model(model([node("MaxPool", "x", "y", name="p", **attributes)], {"x": (1, 1, size)}))
+
+
+@given(
+    size=st.integers(1, 9), kernel=st.integers(1, 4), stride=st.integers(1, 4), dilation=st.integers(1, 5),
+    pads=st.tuples(st.integers(0, 9), st.integers(0, 9)), ceil_mode=st.booleans(),
+)  # fmt: skip
+def test_windows_over_padding_alone_are_found(size, kernel, stride, dilation, pads, ceil_mode):
+    assume((kernel - 1) * dilation < size + sum(pads))
+    windows = window_output(size, kernel, stride, dilation, *pads, ceil_mode=ceil_mode)
+    counts = [window_count(p, size, kernel, stride, dilation, *pads, include_pad=False) for p in range(windows)]
+    found = empty_window(size, windows, kernel, stride, dilation, pads[0])
+    assert (found is None) == all(counts)
+    assert found is None or counts[found] == 0
 
 
 def test_an_output_declared_otherwise(model):
