@@ -60,9 +60,13 @@ def read_window(node: NodeReader, spatial: Sequence[Dim], kernel: tuple[int, ...
 
 
 def empty_window(size: int, windows: int, kernel: int, stride: int, dilation: int, pad_begin: int) -> int | None:
-    """The first of the window positions along an axis that has no tap in the input, None if every one has."""
-    begins_in_padding = range(min(windows, -(-pad_begin // stride)))
-    for position in (*begins_in_padding, windows - 1):
+    """A window position along an axis that has no tap in the input, None if every one has.
+
+    A window that begins in the input has a tap there: only those that begin before it matter, and the last one.
+    """
+    begin_before = min(windows, -(-pad_begin // stride))
+    positions: list[int] = [*range(begin_before), windows - 1]
+    for position in positions:
         start = position * stride - pad_begin
         tap = max(0, -(start // dilation))  # the first in or behind the input
         if tap >= kernel or start + tap * dilation >= size:
