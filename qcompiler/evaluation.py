@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from qcompiler.calibration.data import CalibrationSource
+from qcompiler.errors import CalibrationDataError
 from qcompiler.ir import AnyArray, Graph
 from qcompiler.metrics import Classification, SignalToNoise
 
@@ -64,11 +65,20 @@ def evaluate(
         if result.classification is not None and scores is not None:
             got_scores = _rows(got[scores])
             labels = None if batch.labels is None else batch.labels[: len(got_scores)]
+            _check_labels(data.origin, labels, scores, got_scores.shape[1])
             result.classification.add(_rows(exact[scores]), got_scores, labels)
         result.samples += count
         if progress is not None:
             progress("comparing with the float model", result.samples, total)
     return result
+
+
+def _check_labels(origin: str, labels: AnyArray | None, output: str, classes: int) -> None:
+    if labels is not None and not 0 <= labels.min() <= labels.max() < classes:
+        wrong = labels.min() if labels.min() < 0 else labels.max()
+        raise CalibrationDataError(
+            f"{origin}: 'labels' holds {wrong}, output {output!r} has the classes 0 to {classes - 1}"
+        )
 
 
 def _class_scores(graph: Graph) -> str | None:

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from qcompiler.evaluation import Evaluation
-from qcompiler.ir import Graph, Stage, ops
+from qcompiler.ir import Graph, QuantParams, Stage, ops
 from qcompiler.pass_manager import PassResult
 from qcompiler.passes.prove_accumulators import AccumulatorProof
 
@@ -58,6 +58,16 @@ def evaluation_facts(evaluation: Evaluation | None, origin: str) -> dict[str, An
         "agreement": scores.agreement if scores else None,
         "evaluated_on": origin,
         "evaluated_samples": evaluation.samples if evaluation else 0,
+    }
+
+
+def exposed_quantization(summary: Mapping[str, Any]) -> dict[str, QuantParams]:
+    """What the elements of the inputs and outputs stand for that ``--io integer`` exposes, by public name."""
+    if summary["io"] != "integer":
+        return {}
+    return {
+        name: QuantParams(tuple(facts["scale"]), tuple(facts["zero_point"]), facts["axis"])
+        for name, facts in summary["interface"].items()
     }
 
 

@@ -7,12 +7,14 @@ is as many rows as that dimension says, and batches hold one sample.
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 
 from qcompiler.calibration.readers import LABELS, LONE, DataSource, Piece, open_reader
 from qcompiler.errors import CalibrationDataError
-from qcompiler.ir import AnyArray, Graph, TensorType
+from qcompiler.ir import AnyArray, Graph, QuantParams, TensorType
 from qcompiler.ir.types import format_shape, split_dim
 
 
@@ -50,16 +52,26 @@ class CalibrationSource:
         origin: the path or function as given, or "memory".
         is_batched: whether the model takes several samples at once.
 
+    Args:
+        data: in any of the forms that `open_reader` takes.
+        inputs: name and type of each.
+        quantization: what the elements of integer inputs stand for, for the messages.
+
     Raises:
-        CalibrationDataError: here for data that is not there, while reading for data that does not fit; the
-        message
+        CalibrationDataError: here for data that is not there, while reading for data that does not fit; the message
             names file, array and sample.
     """
 
-    def __init__(self, data: DataSource, inputs: Mapping[str, TensorType]) -> None:
+    def __init__(
+        self,
+        data: DataSource,
+        inputs: Mapping[str, TensorType],
+        quantization: Mapping[str, QuantParams] = MappingProxyType({}),
+    ) -> None:
         self.origin = os.fspath(data) if isinstance(data, str | os.PathLike) else "memory"
         self._read = open_reader(data)
         self._inputs = dict(inputs)
+        self._quantization = quantization
         self._rows = {name: _rows_per_sample(name, t) for name, t in self._inputs.items()}
         self.is_batched = all(isinstance(t.shape[0], str) for t in self._inputs.values())
         self._samples: int | None = None
@@ -95,7 +107,7 @@ class CalibrationSource:
         if held:
             yield _join(held, first)
         if not seen:
-            raise CalibrationDataError("the calibration data holds no samples")
+            raise CalibrationDataError(f"{self.origin}: the data holds no samples")
         self._samples = seen
 
     def _check(self, piece: Piece) -> _Checked:
@@ -130,13 +142,15 @@ class CalibrationSource:
         if array.dtype != expected.dtype.numpy:
             raise CalibrationDataError(
                 f"{origin}: array {name!r} has dtype {array.dtype}, the model takes {expected.dtype.numpy}; "
-                f"prepare the samples as for the model itself and convert with .astype(numpy.{expected.dtype.numpy})"
+                + self._conversion(name, array.dtype)
             )
         if array.ndim != expected.rank or any(
             isinstance(dim, int) and dim != size for dim, size in zip(expected.shape[1:], array.shape[1:], strict=True)
         ):
+            lone = array.ndim == expected.rank - 1
+            hint = "; a single sample gets its first axis by array[None]" if lone else ""
             raise CalibrationDataError(
-                f"{origin}: array {name!r} has shape {format_shape(array.shape)}, expected {shape}"
+                f"{origin}: array {name!r} has shape {format_shape(array.shape)}, expected {shape}{hint}"
             )
         rows = self._rows[name]
         if array.shape[0] % rows:
@@ -144,6 +158,18 @@ class CalibrationSource:
                 f"{origin}: array {name!r} has {array.shape[0]} rows, no multiple of the {rows} that the model takes"
             )
         return int(array.shape[0]) // rows
+
+    def _conversion(self, name: str, given: np.dtype[Any]) -> str:
+        """How an array of dtype `given` becomes one of the input's."""
+        dtype, quant = self._inputs[name].dtype, self._quantization.get(name)
+        if given.kind != "f" or quant is None or not quant.is_per_tensor:
+            return f"prepare the samples as for the model itself and convert with .astype(numpy.{dtype.numpy})"
+        low, high = dtype.limits
+        return (
+            "it was compiled with --io integer: quantize the samples as "
+            f"numpy.clip(numpy.rint(x / numpy.float32({quant.scale[0]!r})) + {quant.zero_point[0]}, {low}, {high})"
+            f".astype(numpy.{dtype.numpy})"
+        )
 
     def _check_labels(self, piece: Piece, feeds: dict[str, AnyArray]) -> AnyArray | None:
         labels = piece.arrays.get(LABELS)
@@ -172,13 +198,15 @@ class CalibrationSource:
         return _Checked(piece.origin, feeds, labels, stop - start)
 
 
-def open_source(data: DataSource, graph: Graph) -> CalibrationSource:
-    """The samples of `data` for the inputs of `graph`.
+def open_source(
+    data: DataSource, graph: Graph, quantization: Mapping[str, QuantParams] = MappingProxyType({})
+) -> CalibrationSource:
+    """The samples of `data` for the inputs of `graph`; `quantization` of those that are integers, for messages.
 
     Raises:
         CalibrationDataError: as `CalibrationSource`.
     """
-    return CalibrationSource(data, {value.name: value.type for value in graph.inputs})
+    return CalibrationSource(data, {value.name: value.type for value in graph.inputs}, quantization)
 
 
 def _rows_per_sample(name: str, value_type: TensorType) -> int:

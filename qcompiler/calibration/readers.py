@@ -14,6 +14,7 @@ from pathlib import Path
 from types import ModuleType
 
 import numpy as np
+from numpy.lib.npyio import NpzFile
 
 from qcompiler.errors import CalibrationDataError
 from qcompiler.ir import AnyArray
@@ -45,14 +46,14 @@ def open_reader(data: DataSource) -> Reader:
     if isinstance(data, str | os.PathLike):
         return _open_named(os.fspath(data))
     if isinstance(data, np.ndarray):
-        return lambda: iter([Piece("the calibration array", {LONE: data})])
+        return lambda: iter([Piece("the array", {LONE: data})])
     if isinstance(data, Mapping):
-        return lambda: iter([_piece("the calibration dictionary", data)])
+        return lambda: iter([_piece("the dictionary", data)])
     if isinstance(data, Iterable):
         kept = list(data)  # a generator can be read only once, calibration may read more often
-        return lambda: (_piece(f"item {i} of the calibration data", item) for i, item in enumerate(kept))
+        return lambda: (_piece(f"item {i} of the data", item) for i, item in enumerate(kept))
     raise CalibrationDataError(
-        f"calibration data of type {type(data).__name__}: give a path, an array or an iterable of dictionaries"
+        f"data of type {type(data).__name__}: give a path, an array or an iterable of dictionaries"
     )
 
 
@@ -80,12 +81,13 @@ def _open_named(name: str) -> Reader:
 
 
 def _read_file(path: Path) -> Iterator[Piece]:
+    # Not np.load, which takes either form under either name, and advises to unpickle what is none.
     try:
         if path.suffix == ".npy":
-            yield Piece(str(path), {LONE: np.load(path, mmap_mode="r", allow_pickle=False)})
+            yield Piece(str(path), {LONE: np.lib.format.open_memmap(path, mode="r")})
             return
         # Opened here: numpy does not close a file of which it cannot make an archive.
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+        with path.open("rb") as file, NpzFile(file, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise CalibrationDataError(f"{path} cannot be read as a {path.suffix} file: {error}") from error

@@ -11,6 +11,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from qcompiler.ir import QuantParams
+
 
 def format_shape(shape: Sequence[object]) -> str:
     """``1 × 3 × 224 × 224``, or ``scalar``."""
@@ -27,6 +29,13 @@ def format_bytes(count: int | None) -> str:
             return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
         size /= 1000
     return f"{size:.2f} GB"
+
+
+def format_quantization(quant: QuantParams) -> str:
+    """``real = 0.0123 · (q − 3)``; per channel only how many scales there are."""
+    if not quant.is_per_tensor:
+        return f"{len(quant.scale)} scales along axis {quant.axis}: see --json"
+    return f"real = {quant.scale[0]:.9g} · (q − {quant.zero_point[0]})"
 
 
 def format_percent(share: float | None) -> str:

@@ -8,10 +8,10 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from qcompiler.cli.display import format_shape, summary_table
+from qcompiler.cli.display import format_quantization, format_shape, summary_table
 
 
-@click.command("inspect")
+@click.command("inspect", short_help="Check and describe a compiled model.")
 @click.argument("artifact", metavar="OUT.qc", type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="Print the facts as JSON.")
 @click.option("--ir", is_flag=True, help="Print the integer graph as text.")
@@ -19,6 +19,7 @@ def inspect_command(artifact: Path, *, as_json: bool, ir: bool) -> None:
     """Check a compiled model and show its interface, the verdict and where it came from."""
     from qcompiler.ir.printer import print_graph
     from qcompiler.model import load
+    from qcompiler.summary import exposed_quantization
 
     model = load(artifact)
     if ir:
@@ -32,14 +33,17 @@ def inspect_command(artifact: Path, *, as_json: bool, ir: bool) -> None:
     console.print(f"[bold]{artifact.name}[/bold]: {model.graph.name}, {len(model.graph)} nodes", highlight=False)
     console.print(summary_table(summary))
     table = Table(title="interface", title_justify="left", box=None, pad_edge=False)
-    for heading in ("", "name", "dtype", "shape"):
+    exposed = exposed_quantization(summary)
+    for heading in ("", "name", "dtype", "shape", "meaning" if exposed else ""):
         table.add_column(heading)
-    for value in model.graph.inputs:
-        table.add_row("input", value.name, str(value.type.dtype), format_shape(value.type.shape))
-    for name, value in zip(model.graph.output_names, model.graph.outputs, strict=True):
-        table.add_row("output", name, str(value.type.dtype), format_shape(value.type.shape))
+    inputs = [("input", value.name, value.type) for value in model.graph.inputs]
+    outputs = [("output", n, v.type) for n, v in zip(model.graph.output_names, model.graph.outputs, strict=True)]
+    for way, name, type_ in inputs + outputs:
+        meaning = format_quantization(exposed[name]) if name in exposed else ""
+        table.add_row(way, name, str(type_.dtype), format_shape(type_.shape), meaning)
     console.print(table)
     counts = Counter(node.op.name for node in model.graph.nodes())
     console.print("ops: " + ", ".join(f"{count} {name}" for name, count in counts.most_common()), highlight=False)
     for key, fact in model.provenance.items():
-        console.print(f"{key}: {fact}", highlight=False, soft_wrap=True)
+        shown = ", ".join(f"{k} {v}" for k, v in fact.items()) if isinstance(fact, dict) else fact
+        console.print(f"{key}: {shown}", highlight=False, soft_wrap=True)

@@ -10,7 +10,7 @@ from rich.table import Table
 from qcompiler.ir import Stage
 
 
-@click.command("passes")
+@click.command("passes", short_help="List the passes.")
 def passes_command() -> None:
     """List the passes, their options, and the stages in which each may run."""
     from qcompiler.pass_manager import describe_options, pass_classes

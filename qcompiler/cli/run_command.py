@@ -10,6 +10,7 @@ from rich.table import Table
 from qcompiler.cli.compile_command import check_writable
 from qcompiler.cli.display import format_shape
 from qcompiler.container import write_atomically
+from qcompiler.errors import UsageError
 from qcompiler.ir import AnyArray
 
 _BATCH = 32
@@ -20,10 +21,11 @@ _BATCH = 32
 @click.option(
     "--input",
     "data",
-    metavar="IN.npz",
+    metavar="DATA",
     required=True,
     type=click.Path(path_type=Path),
-    help="Input arrays named as the model's inputs (.npz), or a lone array (.npy or .npz) for a single input.",
+    help="Input arrays named as the model's inputs (.npz), or a lone array (.npy or .npz) for a single input; "
+    "a directory of either, or file.py:function yielding dicts.",
 )
 @click.option("--output", metavar="OUT.npz", type=click.Path(path_type=Path), help="Where to save the outputs.")
 @click.option("--threads", type=click.IntRange(min=1), help="Threads (default: the usable physical cores).")
@@ -31,12 +33,16 @@ def run_command(artifact: Path, data: Path, output: Path | None, threads: int | 
     """Run a compiled model on all samples of a file."""
     from qcompiler.calibration.data import open_source
     from qcompiler.model import load
+    from qcompiler.summary import exposed_quantization
 
     if output is not None:
+        if output.suffix != ".npz":
+            raise UsageError(f"cannot write {output}: outputs are saved as .npz; name it {output.with_suffix('.npz')}")
         check_writable(output, keep=[artifact, data])
     model = load(artifact)
     session = model.session(threads)
-    results = [session.run(batch.feeds) for batch in open_source(data, model.graph).batches(_BATCH)]
+    samples = open_source(data, model.graph, exposed_quantization(model.summary))
+    results = [session.run(batch.feeds) for batch in samples.batches(_BATCH)]
     outputs = {name: np.concatenate([np.atleast_1d(r[name]) for r in results]) for name in results[0]}
     if output is not None:
         write_atomically(output, _npz(outputs))

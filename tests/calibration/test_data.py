@@ -140,6 +140,24 @@ def test_damaged_and_pickled_files(tmp_path: Path) -> None:
     assert "objects.npy cannot be read" in fault(tmp_path / "objects.npy")
 
 
+@pytest.mark.parametrize("suffix", [".npz", ".npy"])
+@pytest.mark.parametrize("content", ["text", "array", "archive"])
+def test_a_file_that_is_not_what_its_name_says(tmp_path: Path, suffix: str, content: str) -> None:
+    if (suffix, content) in ((".npz", "archive"), (".npy", "array")):
+        return
+    path = tmp_path / f"data{suffix}"
+    with path.open("wb") as file:
+        if content == "text":
+            file.write(b"hello")
+        elif content == "array":
+            np.save(file, images(2))
+        else:
+            np.savez(file, image=images(2))
+    message = fault(path)
+    assert f"data{suffix} cannot be read as a {suffix} file" in message
+    assert "pickle" not in message
+
+
 def test_a_function_that_raises(tmp_path: Path) -> None:
     (tmp_path / "bad.py").write_text("def f():\n    raise KeyError('x')\n")
     assert "bad.py:f raised KeyError: 'x'" in fault(f"{tmp_path}/bad.py:f")
@@ -159,6 +177,7 @@ def test_names(tmp_path: Path) -> None:
 
 def test_shapes_and_dtypes() -> None:
     assert "has shape [3,2,2], expected [samples,1,2,2]" in fault(np.zeros((3, 2, 2), np.float32))
+    assert "a single sample gets its first axis by array[None]" in fault(images(1)[0])
     assert "has shape [3,1,2,5], expected [samples,1,2,2]" in fault(np.zeros((3, 1, 2, 5), np.float32))
     assert "has dtype uint8, the model takes float32" in fault(np.zeros((3, 1, 2, 2), np.uint8))
     pair = {"image": TensorType(DType.F32, (2, 1, 2, 2))}
@@ -168,7 +187,7 @@ def test_shapes_and_dtypes() -> None:
 
 def test_emptiness() -> None:
     assert "array 'image' is empty" in fault(images(0))
-    assert fault([]) == "the calibration data holds no samples"
+    assert fault([]) == "memory: the data holds no samples"
 
 
 def test_different_numbers_of_samples() -> None:

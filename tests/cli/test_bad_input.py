@@ -57,7 +57,7 @@ def broken_models() -> dict[str, tuple[Callable[[Path, Path], object], list[str]
         nodes, constants = conv(weight_channels=5)
         save_model(path, nodes, constants)
 
-    def float64(path: Path, _good: Path) -> None:
+    def strings(path: Path, _good: Path) -> None:
         graph = helper.make_graph(
             [helper.make_node("StringNormalizer", ["x"], ["y"], name="strings")],
             "test",
@@ -81,7 +81,7 @@ def broken_models() -> dict[str, tuple[Callable[[Path, Path], object], list[str]
         "truncated": (truncated, ["model.onnx"]),
         "unsupported ops": (unsupported_ops, ["NonZero", "first", "Det", "second", "17"]),
         "contradictory shapes": (contradictory, ["conv_1"]),
-        "strings": (float64, ["string"]),
+        "strings": (strings, ["string"]),
         "checker": (missing_attribute, ["joined", "axis"]),
         "old opset": (old_opset, ["5", "7"]),
     }
@@ -118,6 +118,8 @@ BAD_DATA: dict[str, tuple[Arrays, list[str]]] = {
     "NaN": ({"image": with_nan(np.nan)}, ["sample 5", "image"]),
     "Inf": ({"image": with_nan(np.inf)}, ["sample 5", "image"]),
     "labels of the wrong length": ({"image": IMAGES, "labels": np.zeros(7, np.int64)}, ["labels", "7", "8"]),
+    "labels of no class": ({"image": IMAGES, "labels": np.arange(3, 11)}, ["labels", "10", "'logits'", "0 to 9"]),
+    "labels below the classes": ({"image": IMAGES, "labels": np.arange(-1, 7)}, ["labels", "-1", "0 to 9"]),
     "labels of the wrong dtype": ({"image": IMAGES, "labels": np.zeros(8)}, ["labels", "float64"]),
 }
 

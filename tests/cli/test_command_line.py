@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -283,6 +284,40 @@ def test_an_output_never_replaces_an_input_or_another_output(assets, here, capsy
     assert Path("model.onnx").read_bytes() == (assets / "digits_cnn.onnx").read_bytes()
     assert Path("data.npz").read_bytes() == (assets / "digits_calibration.npz").read_bytes()
     assert not Path("out").exists()
+
+
+def test_an_integer_interface_is_explained(assets, capsys):
+    import qcompiler
+
+    images = np.load(assets / "digits_test.npz")["image"][:7]
+    np.savez("in.npz", image=images)
+    model = str(assets / "digits_cnn.onnx")
+    calibration = ["--calibrate", str(assets / "digits_calibration.npz"), "-q"]
+    assert run([model, *calibration, "-o", "float.qc"]) == 0
+    assert run([model, *calibration, "--io", "integer", "-o", "integer.qc"]) == 0
+    assert run(["run", "integer.qc", "--input", "in.npz"]) == 2
+    message = capsys.readouterr().err
+    found = re.search(r"numpy\.rint\(x / numpy\.float32\((.+?)\)\) \+ (\d+), 0, 255\)\.astype\(numpy\.uint8\)", message)
+    assert found is not None
+    quantized = np.clip(np.rint(images / np.float32(found[1])) + int(found[2]), 0, 255).astype(np.uint8)
+    np.savez("quantized.npz", image=quantized)
+    assert run(["run", "integer.qc", "--input", "quantized.npz", "--output", "out.npz"]) == 0
+    capsys.readouterr()
+    assert run(["inspect", "integer.qc"]) == 0
+    shown = capsys.readouterr().out
+    assert f"real = {float(found[1]):.9g} · (q − {found[2]})" in shown
+    assert "10 scales along axis 1: see --json" in shown
+    assert run(["inspect", "integer.qc", "--json"]) == 0
+    quant = json.loads(capsys.readouterr().out)["interface"]["logits"]
+    logits = np.load("out.npz")["logits"]
+    real = (logits - np.array(quant["zero_point"])).astype(np.float32) * np.array(quant["scale"], np.float32)
+    assert np.array_equal(real, qcompiler.load("float.qc").session().run({"image": images})["logits"])
+
+
+def test_outputs_are_saved_under_a_name_that_says_what_they_are(assets, artifact, capsys):
+    assert run(["run", str(artifact), "--input", str(assets / "digits_test.npz"), "--output", "out.npy"]) == 2
+    assert "name it out.npz" in capsys.readouterr().err
+    assert not Path("out.npy").exists()
 
 
 def test_run_never_replaces_its_input(assets, artifact, capsys):
