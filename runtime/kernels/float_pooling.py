@@ -5,20 +5,15 @@ from numba import njit
 
 from qcompiler.runtime.kernels.float_bits import largest_f32
 from qcompiler.runtime.kernels.memory import load_f32, load_s64, store_f32
-from qcompiler.runtime.kernels.pooling import PARAMETERS, WINDOW_WORDS, counted_taps, end_tap, first_tap
+from qcompiler.runtime.kernels.pooling import PARAMETERS, WINDOW_WORDS, counted_taps, end_tap, first_tap, load_words
 from qcompiler.runtime.kernels.registry import kernel
 
 
 @kernel("float_max_pool", words=WINDOW_WORDS)
 def float_max_pool(operands: int, share: int, shares: int) -> None:
     """`max_pool`; a window over padding alone gives minus infinity, one with a NaN gives NaN."""
-    x, out, batch = load_s64(operands, 0), load_s64(operands, 1), load_s64(operands, 2)
-    h, w, c = load_s64(operands, 3), load_s64(operands, 4), load_s64(operands, 5)
-    out_h, out_w = load_s64(operands, 6), load_s64(operands, 7)
-    kernel_h, kernel_w = load_s64(operands, 8), load_s64(operands, 9)
-    stride_h, stride_w = load_s64(operands, 10), load_s64(operands, 11)
-    pad_h, pad_w = load_s64(operands, 12), load_s64(operands, 13)
-    dilation_h, dilation_w = load_s64(operands, 14), load_s64(operands, 15)
+    x, out, batch, h, w, c, out_h, out_w = load_words(operands, 0)
+    kernel_h, kernel_w, stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w = load_words(operands, 8)
     rows = batch * out_h
     for row in range(rows * share // shares, rows * (share + 1) // shares):
         n = row // out_h
@@ -54,13 +49,8 @@ def raise_line(target: int, source: int, first: int, end: int, stride: int, c: i
 @kernel("float_average_pool", words=(*WINDOW_WORDS, "count_top", "count_bottom", "count_left", "count_right"))
 def float_average_pool(operands: int, share: int, shares: int) -> None:
     """`average_pool`, sums in double precision; a window over nothing gives 0."""
-    x, out, batch = load_s64(operands, 0), load_s64(operands, 1), load_s64(operands, 2)
-    h, w, c = load_s64(operands, 3), load_s64(operands, 4), load_s64(operands, 5)
-    out_h, out_w = load_s64(operands, 6), load_s64(operands, 7)
-    kernel_h, kernel_w = load_s64(operands, 8), load_s64(operands, 9)
-    stride_h, stride_w = load_s64(operands, 10), load_s64(operands, 11)
-    pad_h, pad_w = load_s64(operands, 12), load_s64(operands, 13)
-    dilation_h, dilation_w = load_s64(operands, 14), load_s64(operands, 15)
+    x, out, batch, h, w, c, out_h, out_w = load_words(operands, 0)
+    kernel_h, kernel_w, stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w = load_words(operands, 8)
     count_top, count_bottom = load_s64(operands, PARAMETERS), load_s64(operands, PARAMETERS + 1)
     count_left, count_right = load_s64(operands, PARAMETERS + 2), load_s64(operands, PARAMETERS + 3)
     rows = batch * out_h

@@ -39,6 +39,21 @@ PARAMETERS = len(WINDOW_WORDS)
 
 
 @inlined
+def load_words(operands: int, first: int) -> tuple[int, int, int, int, int, int, int, int]:
+    """Eight operand words: `WINDOW_WORDS` are the first and the second eight."""
+    return (
+        load_s64(operands, first),
+        load_s64(operands, first + 1),
+        load_s64(operands, first + 2),
+        load_s64(operands, first + 3),
+        load_s64(operands, first + 4),
+        load_s64(operands, first + 5),
+        load_s64(operands, first + 6),
+        load_s64(operands, first + 7),
+    )
+
+
+@inlined
 def first_tap(start: int, dilation: int) -> int:
     """The first tap k with start + k·dilation >= 0."""
     return 0 if start >= 0 else (dilation - 1 - start) // dilation
@@ -56,13 +71,8 @@ def max_pool8(operands: int, share: int, shares: int) -> None:
 
     The rows under a window are first reduced to one, in `line`, u8[w·c] for each share: long vector loops.
     """
-    x, out, batch = load_s64(operands, 0), load_s64(operands, 1), load_s64(operands, 2)
-    h, w, c = load_s64(operands, 3), load_s64(operands, 4), load_s64(operands, 5)
-    out_h, out_w = load_s64(operands, 6), load_s64(operands, 7)
-    kernel_h, kernel_w = load_s64(operands, 8), load_s64(operands, 9)
-    stride_h, stride_w = load_s64(operands, 10), load_s64(operands, 11)
-    pad_h, pad_w = load_s64(operands, 12), load_s64(operands, 13)
-    dilation_h, dilation_w = load_s64(operands, 14), load_s64(operands, 15)
+    x, out, batch, h, w, c, out_h, out_w = load_words(operands, 0)
+    kernel_h, kernel_w, stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w = load_words(operands, 8)
     line = load_s64(operands, PARAMETERS) + share * w * c
     flip = load_s64(operands, PARAMETERS + 1)
     rows = batch * out_h
@@ -98,13 +108,8 @@ def take_larger(target: int, source: int, count: int, flip: int) -> None:
 @kernel("max_pool", words=(*WINDOW_WORDS, "dtype", "least"))
 def max_pool(operands: int, share: int, shares: int) -> None:
     """`max_pool` of any integer dtype, whose smallest value is `least`."""
-    x, out, batch = load_s64(operands, 0), load_s64(operands, 1), load_s64(operands, 2)
-    h, w, c = load_s64(operands, 3), load_s64(operands, 4), load_s64(operands, 5)
-    out_h, out_w = load_s64(operands, 6), load_s64(operands, 7)
-    kernel_h, kernel_w = load_s64(operands, 8), load_s64(operands, 9)
-    stride_h, stride_w = load_s64(operands, 10), load_s64(operands, 11)
-    pad_h, pad_w = load_s64(operands, 12), load_s64(operands, 13)
-    dilation_h, dilation_w = load_s64(operands, 14), load_s64(operands, 15)
+    x, out, batch, h, w, c, out_h, out_w = load_words(operands, 0)
+    kernel_h, kernel_w, stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w = load_words(operands, 8)
     dtype, least = load_s64(operands, PARAMETERS), load_s64(operands, PARAMETERS + 1)
     rows = batch * out_h
     for row in range(rows * share // shares, rows * (share + 1) // shares):
@@ -175,13 +180,8 @@ def counted_taps(start: int, low: int, high: int, dilation: int, taps: int) -> i
 )
 def int_average_pool(operands: int, share: int, shares: int) -> None:
     """`int.average_pool`; a window counts its taps in rows [count_top, count_bottom) and columns [count_left, ...)."""
-    x, out, batch = load_s64(operands, 0), load_s64(operands, 1), load_s64(operands, 2)
-    h, w, c = load_s64(operands, 3), load_s64(operands, 4), load_s64(operands, 5)
-    out_h, out_w = load_s64(operands, 6), load_s64(operands, 7)
-    kernel_h, kernel_w = load_s64(operands, 8), load_s64(operands, 9)
-    stride_h, stride_w = load_s64(operands, 10), load_s64(operands, 11)
-    pad_h, pad_w = load_s64(operands, 12), load_s64(operands, 13)
-    dilation_h, dilation_w = load_s64(operands, 14), load_s64(operands, 15)
+    x, out, batch, h, w, c, out_h, out_w = load_words(operands, 0)
+    kernel_h, kernel_w, stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w = load_words(operands, 8)
     multipliers, shifts = load_s64(operands, PARAMETERS), load_s64(operands, PARAMETERS + 1)
     sums = load_s64(operands, PARAMETERS + 2) + share * 4 * BLOCK
     count_top, count_bottom = load_s64(operands, PARAMETERS + 3), load_s64(operands, PARAMETERS + 4)

@@ -48,13 +48,9 @@ class IntAdd(IntegerOp):
     hi: int
 
     def infer(self, operands: Operands) -> tuple[TensorType, ...]:
-        check_dtype(operands, 0, *ACTIVATIONS)
-        check_dtype(operands, 1, *ACTIVATIONS)
-        check_zero_point(operands[0], self.zp_a)
-        check_zero_point(operands[1], self.zp_b)
-        check_result(self.dtype, self.zp_out, self.lo, self.hi)
+        result = _result_of_two(self, operands)
         check_sum_multipliers(operands, (self.multiplier_a, self.multiplier_b), self.shift)
-        return (TensorType(self.dtype, broadcast_shapes(operands[0].shape, operands[1].shape)),)
+        return (result,)
 
 
 @register_op
@@ -77,14 +73,10 @@ class IntMul(IntegerOp):
     hi: int
 
     def infer(self, operands: Operands) -> tuple[TensorType, ...]:
-        check_dtype(operands, 0, *ACTIVATIONS)
-        check_dtype(operands, 1, *ACTIVATIONS)
-        check_zero_point(operands[0], self.zp_a)
-        check_zero_point(operands[1], self.zp_b)
-        check_result(self.dtype, self.zp_out, self.lo, self.hi)
+        result = _result_of_two(self, operands)
         check_multiplier(self.multiplier, self.shift)
         check_rescaled(reach(operands[0], self.zp_a) * reach(operands[1], self.zp_b), "the product of the differences")
-        return (TensorType(self.dtype, broadcast_shapes(operands[0].shape, operands[1].shape)),)
+        return (result,)
 
 
 @register_op
@@ -108,15 +100,20 @@ class IntDiv(IntegerOp):
     hi: int
 
     def infer(self, operands: Operands) -> tuple[TensorType, ...]:
-        check_dtype(operands, 0, *ACTIVATIONS)
-        check_dtype(operands, 1, *ACTIVATIONS)
-        check_zero_point(operands[0], self.zp_a)
-        check_zero_point(operands[1], self.zp_b)
-        check_result(self.dtype, self.zp_out, self.lo, self.hi)
+        result = _result_of_two(self, operands)
         most = MAX_SHIFT_OF_DIVISION[8 * operands[1].dtype.itemsize]
         if not (0 <= self.multiplier < END_MULTIPLIER and MIN_SHIFT <= self.shift <= most):
             raise VerifyError(f"multiplier {self.multiplier} or shift {self.shift} of a division is out of range")
-        return (TensorType(self.dtype, broadcast_shapes(operands[0].shape, operands[1].shape)),)
+        return (result,)
+
+
+def _result_of_two(op: IntAdd | IntMul | IntDiv, operands: Operands) -> TensorType:
+    """The type of the result; raises VerifyError for what none of these ops takes."""
+    for index, zero_point in enumerate((op.zp_a, op.zp_b)):
+        check_dtype(operands, index, *ACTIVATIONS)
+        check_zero_point(operands[index], zero_point)
+    check_result(op.dtype, op.zp_out, op.lo, op.hi)
+    return TensorType(op.dtype, broadcast_shapes(operands[0].shape, operands[1].shape))
 
 
 @register_op
