@@ -8,7 +8,7 @@ from typing import ClassVar
 import numpy as np
 
 from qcompiler.calibration.data import Batch
-from qcompiler.calibration.methods import choose_range
+from qcompiler.calibration.methods import check_method, choose_range
 from qcompiler.calibration.run import ObservedGraph
 from qcompiler.calibration.statistics import Statistics
 from qcompiler.calibration.synthetic import SAMPLES, synthetic_feeds
@@ -47,13 +47,14 @@ class Calibrate(Pass):
     method: str = ""
 
     def run(self, graph: Graph, context: PassContext) -> bool:
+        method = self.method or context.calibration_method
+        check_method(method)  # before the data is read, which can take long
         observers = {key: node for node in graph.nodes() if (key := _open_key(node)) is not None}
         if not observers:
             return False
         if context.calibration is None:
             context.warn(_NO_DATA)
         statistics = _collect(graph, observers, context)
-        method = self.method or context.calibration_method
         wide = wide_values(graph)
         for key, node in observers.items():
             found = statistics[key]

@@ -23,8 +23,7 @@ class PropagateRanges(Pass):
     - A result with a clamp, or of relu or clip, is cut to the clamp's bounds.
     - A value that only goes into flat-ended functions is cut to where they are not flat: hard_swish does not tell −5
       from −3, and with [−3, 4] instead of [−9, 4] the steps are half as large.
-    - The operands of a concatenation that nothing else uses share the union of their ranges, through data
-    movement and
+    - The operands of a concatenation that nothing else uses share the union of their ranges, through data movement and
       max pooling on the way, so that concatenating needs no arithmetic.
 
         a = observe(..){low=0, high=1};  b = observe(..){low=-2, high=1}; y = concat(a, b)     before
@@ -140,8 +139,7 @@ def _unify(graph: Graph, ranges: dict[Value, Interval]) -> None:
                 else:
                     needs.append((node.result, operand))
     members = groups.members()
-    # Each round widens at least one group by the range of another, so there are at most as many rounds as
-    # groups.
+    # Each round widens at least one group by the range of another, so there are at most as many rounds as groups.
     union = {root: _hull(ranges[v] for v in values if v in ranges) for root, values in members.items()}
     changed = True
     while changed:

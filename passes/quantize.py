@@ -126,8 +126,7 @@ class _ResultTypes:
         low, high = _observed_range(value)
         match value.producer:
             case Node(op=ops.Softmax()):
-                # The integer softmax counts in parts of a power of two; its largest value stands for almost
-                # 1.
+                # The integer softmax counts in parts of a power of two; its largest value stands for almost 1.
                 quant = QuantParams.per_tensor(1 / 32768 if dtype is DType.S16 else 1 / 256)
             case _:
                 quant = choose_params(low, high, dtype)

@@ -86,7 +86,11 @@ def main() -> None:
     """Replay the reproducer that the command line names."""
     parser = argparse.ArgumentParser(prog="python -m qcompiler.reproducer", description="Run a failed pass again.")
     parser.add_argument("directory", type=Path, help="what the failure's message names")
-    changed = replay(parser.parse_args().directory)
+    directory = parser.parse_args().directory
+    try:
+        changed = replay(directory)
+    except UsageError as error:
+        parser.exit(2, f"{parser.prog}: error: {error}\n")
     sys.stdout.write(f"the pass works now: it {'changed' if changed else 'did not change'} the graph, which is valid\n")
 
 

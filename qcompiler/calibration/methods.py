@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from qcompiler.calibration.statistics import Histogram, Statistics
 from qcompiler.errors import PluginError, UsageError
+from qcompiler.suggestions import did_you_mean
 
 Range = tuple[float, float]
 Method = Callable[[Statistics], Range]
@@ -46,14 +47,20 @@ def method_names() -> list[str]:
     return sorted(_METHODS)
 
 
+def check_method(name: str) -> None:
+    """Raise UsageError unless there is a method of that name."""
+    if name not in _METHODS:
+        hint = did_you_mean(name, _METHODS)
+        raise UsageError(f"there is no calibration method {name!r}; there are {', '.join(method_names())}{hint}")
+
+
 def choose_range(statistics: Statistics, method: str) -> Range:
     """The range that `method` chooses; (0, 0) where there are no finite elements or all are 0.
 
     Raises:
         UsageError: there is no such method.
     """
-    if method not in _METHODS:
-        raise UsageError(f"there is no calibration method {method!r}; there are {', '.join(method_names())}")
+    check_method(method)
     if statistics.count == 0:
         return 0.0, 0.0
     low, high = _METHODS[method](statistics)
@@ -191,8 +198,7 @@ def _divergence(density: Floats, first: int, last: int) -> float:
     total_p, total_q = p.sum(), q.sum()
     if total_p == 0 or total_q == 0:
         return np.inf
-    # Where Q is empty and P is not (a cut-off tail in an empty end bin), a tiny mass stands for "very
-    # unlikely".
+    # Where Q is empty and P is not (a cut-off tail in an empty end bin), a tiny mass stands for "very unlikely".
     support = p > 0
     ratio = (p[support] / total_p) / np.maximum(q[support] / total_q, 1e-12)
     return float(np.sum(p[support] / total_p * np.log(ratio)))

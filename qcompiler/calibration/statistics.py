@@ -42,8 +42,8 @@ class Statistics:
     Attributes:
         count: finite elements.
         nans, infinities: elements that are not finite; they are in nothing else.
-        minimum, maximum: of the finite elements; +inf and -inf while there are none. A negative zero counts
-        as zero. bins: s64[65536], finite elements by the upper half of their bit pattern.
+        minimum, maximum: of the finite elements; +inf and -inf while there are none. A negative zero counts as zero.
+        bins: s64[65536], finite elements by the upper half of their bit pattern.
     """
 
     count: int = 0

@@ -10,13 +10,13 @@ from typing import Any
 import click
 from rich.console import Console
 
+from qcompiler.calibration.methods import method_names
 from qcompiler.cli.display import discard_output, progress_reporter, summary_table
 from qcompiler.cli.option_groups import GroupedCommand, GroupedOption
 from qcompiler.container import write_atomically
 from qcompiler.errors import UsageError
 from qcompiler.ir import Graph
 
-METHODS = ("minmax", "percentile", "entropy", "mse")
 EXIT_GOAL_MISSED = 1
 
 _data = partial(click.option, cls=GroupedOption, group="Data")
@@ -46,7 +46,7 @@ def _parse_dims(_context: click.Context, _parameter: click.Parameter, values: tu
 )
 @_data(
     "--calibration-method",
-    type=click.Choice(METHODS),
+    type=click.Choice(method_names()),
     default="mse",
     show_default=True,
     help="How ranges follow from the statistics.",

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from qcompiler.errors import ModelError
 from qcompiler.importer.node_reader import NodeReader, Unsupported
 from qcompiler.ir import Dim, Shape
+from qcompiler.ir.types import split_dim
 
 _FAR = 2**31 - 1
 """From here on an `end` means the end of any axis; exporters write INT32_MAX or INT64_MAX."""
@@ -75,9 +76,10 @@ def _subscript(node: NodeReader, size: Dim, axis: int, bounds: tuple[Dim, Dim, i
     if step == 1 and start == 0 and (end == size or (isinstance(end, int) and end >= _FAR)):
         return None
     if isinstance(size, str) or isinstance(start, str) or isinstance(end, str):
+        symbol = next(s for dim in (size, start, end) if (s := split_dim(dim)[1]) is not None)
         raise Unsupported(
             f"it takes [{start}:{end}:{step}] of axis {axis} of size {size}; fix the symbolic dimension with "
-            "--dim NAME=SIZE"
+            f"--dim {symbol}=SIZE"
         )
     picked = range(size)[_python_bound(start, size) : _python_bound(end, size) : step]
     if len(picked) == size and step == 1:

@@ -182,3 +182,10 @@ def test_dimension_arithmetic():
     ):  # fmt: skip
         with pytest.raises(VerifyError):
             function(a, b)
+
+
+def test_a_slice_that_depends_on_a_symbol_names_it(model):
+    bounds = {"starts": np.array([1]), "ends": np.array([3])}
+    source = model([helper.make_node("Slice", ["x", "starts", "ends"], ["y"])], {"x": ("batch", 4)}, bounds)
+    with pytest.raises(UnsupportedOpError, match=r"takes \[1:3:1\] of axis 0 of size batch; .*--dim batch=SIZE"):
+        import_model(source)

@@ -5,7 +5,7 @@ import pytest
 
 from qcompiler.calibration.data import open_source
 from qcompiler.calibration.run import ObservedGraph
-from qcompiler.errors import CalibrationDataError
+from qcompiler.errors import CalibrationDataError, UsageError
 from qcompiler.ir import Graph, ops, parse_graph, print_graph
 from qcompiler.pass_manager import PassContext, PassManager, parse_pipeline
 
@@ -157,3 +157,9 @@ def test_an_observed_graph_gives_the_wanted_values_only():
     values = ObservedGraph(graph, frozenset({"y"})).run({"x": SAMPLES[:5]})
     assert list(values) == ["y"]
     assert values["y"].shape == (5, 2)
+
+
+@pytest.mark.parametrize(("spec", "method"), [("calibrate", "percentil"), ("calibrate{method=percentil}", "minmax")])
+def test_an_unknown_method_is_refused_before_the_data_is_read(spec, method):
+    with pytest.raises(UsageError, match=r"no calibration method 'percentil'; .*did you mean 'percentile'"):
+        calibrated(np.full((1, 3), np.nan, np.float32), spec=spec, method=method)

@@ -211,6 +211,10 @@ def test_a_reproducer_is_replayed_from_the_command_line(tmp_path: Path):
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
+    done = subprocess.run([*command[:-1], str(tmp_path)], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "does not hold a reproducer" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_an_unwritable_directory_is_no_second_failure(graph: Graph, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
