@@ -7,8 +7,6 @@ from qcompiler.errors import UnsupportedOpError
 from qcompiler.ir import Graph, Node, Stage, ops
 from qcompiler.pass_manager import Pass, PassContext, register_pass
 
-_BOUNDARY = (ops.IntQuantize, ops.IntDequantize)
-
 
 @register_pass
 @dataclass(frozen=True)
@@ -38,13 +36,19 @@ class VerifyInteger(Pass):
 
 
 def float_nodes(graph: Graph) -> list[Node]:
-    """The nodes of an integer graph that take or give float values, without the boundary at inputs and outputs.
+    """The nodes of an integer graph that compute on float values.
 
-    A boundary op counts where it is not at the border: it is there because of a float node beside it.
+    Boundary ops do not, whether at inputs and outputs or beside a float node; but a dequantize that a quantize reads
+    is a change of scale in float, and counts.
     """
-    return [
-        node
-        for node in graph.nodes()
-        if not isinstance(node.op, _BOUNDARY)
-        and any(value.type.dtype.is_float for value in (*node.operands, *node.results))
-    ]
+    return [node for node in graph.nodes() if _computes_in_float(node)]
+
+
+def _computes_in_float(node: Node) -> bool:
+    match node.op:
+        case ops.IntQuantize():
+            return False
+        case ops.IntDequantize():
+            return any(isinstance(user.op, ops.IntQuantize) for user in node.result.users)
+        case _:
+            return any(value.type.dtype.is_float for value in (*node.operands, *node.results))

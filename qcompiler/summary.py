@@ -11,29 +11,17 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from qcompiler.evaluation import Evaluation
-from qcompiler.ir import Graph, QuantParams, Stage, ops
+from qcompiler.ir import Graph, QuantParams, Stage
 from qcompiler.pass_manager import PassResult
 from qcompiler.passes.prove_accumulators import AccumulatorProof
-
-_BOUNDARY = (ops.IntQuantize, ops.IntDequantize)
-
-
-def float_nodes(graph: Graph) -> list[str]:
-    """Names of the nodes that compute on floats, the boundary not counted."""
-    return [
-        node.name
-        for node in graph.nodes()
-        if not isinstance(node.op, _BOUNDARY)
-        and any(value.type.dtype.is_float for value in (*node.operands, *node.results))
-    ]
-
+from qcompiler.passes.verify_integer import float_nodes
 
 STRUCTURE_KEYS = ("integer_only", "float_nodes", "accumulators_proven", "accumulators_total", "min_headroom_bits")
 
 
 def structure_facts(graph: Graph, proofs: Sequence[AccumulatorProof]) -> dict[str, Any]:
     """What the compiled graph itself says: the verdict and the overflow proof."""
-    floats = float_nodes(graph)
+    floats = [node.name for node in float_nodes(graph)]
     return {
         "integer_only": graph.stage is Stage.INTEGER and not floats,
         "float_nodes": floats,

@@ -1,9 +1,10 @@
 import pytest
 
 from qcompiler.errors import UnsupportedOpError
-from qcompiler.ir import Graph, parse_graph
+from qcompiler.ir import Graph, parse_graph, verify
 from qcompiler.pass_manager import PassContext
 from qcompiler.passes.verify_integer import VerifyInteger, float_nodes
+from qcompiler.summary import structure_facts
 
 BOUNDARY = "scale=[0.5], zero_point=[0]"
 
@@ -46,3 +47,20 @@ def test_allowed_float_nodes_are_a_warning():
     assert VerifyInteger().run(mixed, context) is False
     assert context.warnings == ["node 'grow' (exp) computes in float"]
     assert [node.name for node in float_nodes(mixed)] == ["grow"]
+
+
+def test_a_change_of_scale_in_float_between_integers_counts():
+    text = f"""qir 1
+    graph test integer allow_float {{
+        input %x: f32[4]
+        %q = int.quantize(%x) {{dtype=u8, {BOUNDARY}}}
+        %f = int.dequantize(%q) {{{BOUNDARY}}} @middle
+        %r = int.quantize(%f) {{dtype=u8, scale=[0.25], zero_point=[0]}}
+        %y = int.dequantize(%r) {{scale=[0.25], zero_point=[0]}}
+        output y = %y
+    }}
+    """
+    found = parse_graph(text)
+    verify(found)
+    assert [node.name for node in float_nodes(found)] == ["middle"]
+    assert structure_facts(found, [])["integer_only"] is False
