@@ -5,7 +5,7 @@ dimensions, so that a Reshape to ``[N, -1]`` stays dynamic. A concrete array has
 symbolic entry has dtype object and holds ints and symbols such as ``"N"`` or ``"49*N"``.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -34,11 +34,6 @@ class Known:
                 if isinstance(element, str):
                     return split_dim(element)[1]
         return None
-
-
-def known_dims(dims: Iterable[Dim], name: str) -> Known:
-    """A vector of dimensions: int64 if all are numbers."""
-    return Known(settle(np.array(tuple(dims), dtype=object)), name)
 
 
 def settle(array: AnyArray) -> AnyArray:

@@ -42,11 +42,6 @@ def find_evaluator(op_type: str, version: int) -> Entry | None:
     return _find(_EVALUATORS, op_type, version)
 
 
-def supported_ops() -> list[str]:
-    """Names of all ONNX ops with an entry or an evaluator."""
-    return sorted(_IMPORTERS.keys() | _EVALUATORS.keys())
-
-
 def _register(
     table: dict[str, dict[int, Entry]], op_types: tuple[str, ...], since: int
 ) -> Callable[[_Function], _Function]:

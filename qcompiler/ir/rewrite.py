@@ -74,12 +74,6 @@ def producer_of(value: Value, *classes: type[Op]) -> Node | None:
     return node if node is not None and (not classes or isinstance(node.op, classes)) else None
 
 
-def only_user(value: Value) -> Node | None:
-    """The one node that uses `value`, once, if nothing else does and no graph output is it."""
-    uses = value.uses
-    return uses[0][0] if len(uses) == 1 and not value.is_output else None
-
-
 def other_users(value: Value, user: Node) -> str | None:
     """Who uses `value` besides `user`, in words for a refusal, or None."""
     names = [f"'{node.name}'" for node in value.users if node is not user]

@@ -14,7 +14,6 @@ import os
 import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any, Protocol
 
 import numba
@@ -86,11 +85,6 @@ class Kernel:
             if emitted not in self._compiled:
                 self._compiled[emitted] = self._compile(emitted)
             return self._compiled[emitted]
-
-    @cached_property
-    def index_of(self) -> dict[str, int]:
-        """Word name -> position."""
-        return {word: index for index, word in enumerate(self.words)}
 
     @property
     def is_ready(self) -> bool:

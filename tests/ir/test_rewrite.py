@@ -7,7 +7,6 @@ from qcompiler.ir import Graph, Node, ops, parse_graph, print_graph, verify
 from qcompiler.ir.rewrite import (
     Refusal,
     apply_rewrite,
-    only_user,
     other_users,
     producer_of,
     scalar_of,
@@ -97,7 +96,6 @@ def test_questions():
     assert split_constant_operand(b) is None
     assert split_constant_operand(graph.node("d")) is None
     assert (scalar_of(c), scalar_of(graph.value("v")), scalar_of(x)) == (2.5, None, None)
-    assert (only_user(a.result), only_user(x), only_user(b.result)) == (b, None, None)
     assert producer_of(a.result) is a
     assert producer_of(a.result, ops.Mul, ops.Add) is a
     assert producer_of(a.result, ops.Add) is None

@@ -4,7 +4,7 @@ import pytest
 from qcompiler import reference
 from qcompiler.errors import CalibrationDataError
 from qcompiler.ir import DType, Graph, QuantParams, Stage, parse_graph
-from qcompiler.numerics import choose_params
+from qcompiler.numerics import choose_params, quantize_bias
 from qcompiler.pass_manager import PassContext, PassManager, parse_pipeline
 from qcompiler.passes.quantize_constants import LARGEST_BIAS, weight_scales
 
@@ -52,6 +52,8 @@ def test_a_layer():
     assert bias.type.quant.scale == tuple(x.quant.scale[0] * s for s in weight.type.quant.scale)
     assert bias.data is not None
     assert (bias.data * np.array(bias.type.quant.scale)).tolist() == pytest.approx([3, -4], abs=1e-4)
+    exact = [quantize_bias(b, scale) for b, scale in zip([3, -4], bias.type.quant.scale, strict=True)]
+    assert bias.data.tolist() == exact
 
 
 def test_the_last_value_has_16_bits_and_outputs_keep_their_names():

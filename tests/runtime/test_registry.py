@@ -18,7 +18,6 @@ def nothing(operands: int, share: int, shares: int) -> None:
 def test_kernel_is_found_by_name():
     found = kernel_named("test_registry.nothing")
     assert found.words == ("a", "b")
-    assert found.index_of == {"a": 0, "b": 1}
     assert "test_registry.nothing" in registry.registered_kernels()
 
 
