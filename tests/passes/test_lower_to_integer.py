@@ -217,6 +217,9 @@ def test_allowed_float_nodes_stay_between_boundary_ops():
         ("%r: u8[N,4]<scale=1e-12, zero_point=0> = requantize(%a)", "the multiplier"),
         ("%r: u8[N,4]<scale=0.1, zero_point=0> = prelu(%a, %a)", "its slope is not a constant"),
         ("%r: u8[1,4]<scale=0.1, zero_point=0> = reduce_mean(%a) {axes=[0]}", "symbolic size N"),
+        (("const %s: s8[2,2]<scale=0.1, zero_point=0> = [1, 2, 3, 4]\n"
+         f"%v: {U8.format('N,2,2')} = reshape(%a) {{shape=[\"N\", 2, 2]}}\n"
+         "%r: u8[N,2,2]<scale=0.1, zero_point=0> = prelu(%v, %s)"), "differs along more than one axis"),
         (("%w: s16[N,4]<scale=0.1, zero_point=0> = requantize(%a)\n"
          "const %k: s8[1,4]<axis=0, scale=[0.1], zero_point=0> = [1, 2, 3, 4]\n"
          "%r: u8[N,1]<scale=0.1, zero_point=0> = gemm(%w, %k)"), "8-bit operand"),
