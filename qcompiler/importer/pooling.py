@@ -3,7 +3,7 @@
 from qcompiler.errors import ModelError
 from qcompiler.importer.node_reader import NodeReader, Unsupported
 from qcompiler.importer.registry import importer
-from qcompiler.importer.windows import Window, empty_window, read_window
+from qcompiler.importer.windows import Window, check_spatial_axes, empty_window, read_window
 from qcompiler.ir import Value, ops
 
 
@@ -41,6 +41,7 @@ def import_global_max_pool(node: NodeReader) -> Value:
     x = node.value(0)
     kernel = tuple(d for d in x.type.shape[2:] if isinstance(d, int))
     n = x.type.rank - 2
+    check_spatial_axes(n)
     if len(kernel) != n:
         raise Unsupported(f"the spatial size {list(x.type.shape[2:])} is symbolic; fix it with --dim NAME=SIZE")
     return node.emit(ops.MaxPool(kernel, (1,) * n, (0,) * (2 * n), (1,) * n), x)

@@ -26,8 +26,10 @@ def read_window(node: NodeReader, spatial: Sequence[Dim], kernel: tuple[int, ...
 
     Raises:
         ModelError: an attribute has the wrong length or a value out of range.
+        Unsupported: there are more than two spatial axes.
     """
     rank = len(spatial)
+    check_spatial_axes(rank)
     strides = node.attr_ints("strides") or (1,) * rank
     dilations = node.attr_ints("dilations") or (1,) * rank
     auto = node.attr_string("auto_pad", "NOTSET")
@@ -57,6 +59,12 @@ def read_window(node: NodeReader, spatial: Sequence[Dim], kernel: tuple[int, ...
         begin.append(small if auto == "SAME_UPPER" else large)
         end.append(large if auto == "SAME_UPPER" else small)
     return Window(kernel, strides, dilations, (*begin, *end))
+
+
+def check_spatial_axes(count: int) -> None:
+    """Raise Unsupported unless windows slide along one or two axes: no kernel runs others, not in float either."""
+    if not 1 <= count <= 2:
+        raise Unsupported(f"{count} spatial axes; windows slide along 1 or 2")
 
 
 def empty_window(size: int, windows: int, kernel: int, stride: int, dilation: int, pad_begin: int) -> int | None:

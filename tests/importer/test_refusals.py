@@ -60,6 +60,15 @@ def test_a_form_that_is_not_there(model, made, opset, message):
 
 
 @pytest.mark.parametrize(
+    "made", [node("Conv", "x wide"), node("MaxPool", "x", kernel_shape=[2, 2, 2]), node("GlobalMaxPool", "x")]
+)
+def test_windows_along_three_axes(model, made):
+    source = model([made], {"x": ("N", 3, 4, 4, 4)}, {"wide": np.ones((2, 3, 2, 2, 2), np.float32)})
+    with pytest.raises(UnsupportedOpError, match=rf"{made.op_type} 'n': 3 spatial axes; windows slide along 1 or 2"):
+        import_model(source)
+
+
+@pytest.mark.parametrize(
     ("made", "message"),
     [
         (node("Conv", "x w3"), r"input \[2, 3, 4, 4\] and weight \[3, 3, 3\] differ in rank"),
