@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from qcompiler.artifact import decode, encode
 from qcompiler.container import read_file, write_atomically
+from qcompiler.errors import ArtifactError
 from qcompiler.ir import Graph
 from qcompiler.pass_manager import Remark
+from qcompiler.summary import check_stored
 
 if TYPE_CHECKING:
     from qcompiler.runtime.session import Session
@@ -78,8 +80,13 @@ def load(
         ArtifactError: the file cannot be read, is truncated, altered or of another version.
     """
     if isinstance(path_or_bytes, bytes | bytearray | memoryview):
-        graph, summary, provenance = decode(bytes(path_or_bytes), "the given bytes")
+        origin = "the given bytes"
+        graph, summary, provenance = decode(bytes(path_or_bytes), origin)
     else:
-        path = Path(path_or_bytes)
-        graph, summary, provenance = decode(read_file(path, map_file=mmap), str(path))
+        origin, path = os.fspath(path_or_bytes), Path(path_or_bytes)
+        graph, summary, provenance = decode(read_file(path, map_file=mmap), origin)
+    try:
+        check_stored(summary)
+    except ArtifactError as error:
+        raise ArtifactError(f"{origin} is not a valid compiled model: {error}") from error
     return CompiledModel(graph, summary, provenance)

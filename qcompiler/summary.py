@@ -8,8 +8,10 @@ Keys: `model`, `target`, `opt_level`, `integer_only`, `float_nodes`, `accumulato
 
 import math
 from collections.abc import Mapping, Sequence
+from types import UnionType
 from typing import Any
 
+from qcompiler.errors import ArtifactError, QCompilerError
 from qcompiler.evaluation import Evaluation
 from qcompiler.ir import Graph, QuantParams, Stage
 from qcompiler.pass_manager import PassResult
@@ -62,6 +64,41 @@ def exposed_quantization(summary: Mapping[str, Any]) -> dict[str, QuantParams]:
 def pass_facts(results: Sequence[PassResult]) -> list[dict[str, Any]]:
     """Name, seconds and changed flag of each pass that ran."""
     return [{"name": r.name, "seconds": round(r.seconds, 4), "changed": r.changed} for r in results]
+
+
+_NUMBER = int | float | None
+_STORED: dict[str, type | UnionType] = {
+    "agreement": _NUMBER,
+    "arena_bytes": int,
+    "arena_lower_bound_bytes": int,
+    "calibration": dict,
+    "evaluated_on": str,
+    "evaluated_samples": int,
+    "io": str,
+    "model": str,
+    "model_bytes": int,
+    "opt_level": int,
+    "sqnr_db": dict,
+    "target": str,
+    "top1_float": _NUMBER,
+    "top1_int": _NUMBER,
+    "warnings": list,
+}
+_CALIBRATION: dict[str, type | UnionType] = {"method": str, "data": str, "samples": int}
+
+
+def check_stored(summary: Mapping[str, Any]) -> None:
+    """Raise ArtifactError unless an artifact's part of a summary has the keys and types that its readers rely on."""
+    for facts, types in ((summary, _STORED), (summary.get("calibration"), _CALIBRATION)):
+        for key, wanted in types.items():
+            if not isinstance(facts, Mapping) or key not in facts or not isinstance(facts[key], wanted):
+                raise ArtifactError(f"its summary has no proper {key!r}")
+    if not all(value == "inf" or isinstance(value, _NUMBER) for value in summary["sqnr_db"].values()):
+        raise ArtifactError("its summary has no proper 'sqnr_db'")
+    try:
+        exposed_quantization(summary)
+    except (AttributeError, KeyError, TypeError, QCompilerError) as error:
+        raise ArtifactError("its summary has no proper 'interface'") from error
 
 
 def reproducible(summary: Mapping[str, Any]) -> dict[str, Any]:

@@ -76,6 +76,25 @@ def test_the_verdict_is_found_anew_and_not_believed(model, sections):
         assert summary[key] == model.summary[key]
 
 
+@pytest.mark.parametrize(
+    ("change", "key"),
+    [
+        ({"calibration": None}, "calibration"),
+        ({"calibration": {"method": "mse"}}, "data"),
+        ({"model_bytes": "many"}, "model_bytes"),
+        ({"sqnr_db": 3}, "sqnr_db"),
+        ({"sqnr_db": {"logits": "high"}}, "sqnr_db"),
+        ({"io": "integer"}, "interface"),
+        ({"io": "integer", "interface": {"image": {"scale": [0], "zero_point": [1], "axis": None}}}, "interface"),
+        ({"io": "integer", "interface": {"image": {}}}, "interface"),
+    ],
+)
+def test_a_summary_that_was_altered_is_refused(sections, change, key):
+    facts = json.loads(sections["summary"]) | change
+    with pytest.raises(ArtifactError, match=f"the given bytes is not a valid compiled model: .* '{key}'"):
+        qcompiler.load(altered(sections, summary=json.dumps(facts).encode()))
+
+
 def test_provenance_says_where_it_came_from(model):
     assert len(model.provenance["model_sha256"]) == 64
     assert len(model.provenance["calibration_sha256"]) == 64
