@@ -219,7 +219,7 @@ def missed_goals(summary: dict[str, Any], min_sqnr: float | None, max_drop: floa
             missed.append("--min-sqnr could not be checked: there was no data")
     if max_drop is not None:
         if summary["top1_float"] is None:
-            missed.append("--max-top1-drop could not be checked: the data has no labels")
+            missed.append("--max-top1-drop could not be checked: it takes labels and a single output of class scores")
         elif (drop := 100 * (summary["top1_float"] - summary["top1_int"])) > max_drop:
             missed.append(f"top-1 dropped by {drop:.2f} points, the goal is at most {max_drop:g}")
     return missed

@@ -151,6 +151,12 @@ def test_a_missed_goal_exits_with_1_and_saves_the_model(assets, capsys):
     assert Path("digits_cnn.qc").exists()
 
 
+def test_a_goal_that_cannot_be_checked_is_missed(assets, capsys):
+    arguments = ["--calibrate", str(assets / "digits_calibration.npz"), "--max-top1-drop", "1"]
+    assert run([str(assets / "digits_cnn.onnx"), *arguments]) == 1
+    assert "could not be checked: it takes labels and a single output of class scores" in capsys.readouterr().err
+
+
 def test_the_name_of_a_subcommand_wins_and_a_path_is_a_file(capsys):
     assert run(["run"]) == 2
     assert "Missing argument 'OUT.qc'" in capsys.readouterr().err
