@@ -75,8 +75,9 @@ def test_avx_that_numba_was_told_to_avoid_is_not_used(jit_target, monkeypatch: p
 
 
 def test_every_lesser_primitive_may_be_chosen(jit_target, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(isa, "amx_is_permitted", lambda: True)
     jit_target("sapphirerapids", "")
-    assert isa.available() == ("vnni512", "vnni256", "avx512", "avx2", "generic")
+    assert isa.available() == ("amx", "vnni512", "vnni256", "avx512", "avx2", "generic")
     for name in isa.available():
         monkeypatch.setenv(isa.ENVIRONMENT_VARIABLE, name)
         assert isa.current() == name
@@ -89,17 +90,28 @@ def test_primitive_that_the_target_lacks_is_refused(jit_target, monkeypatch: pyt
         isa.current()
 
 
+def test_amx_is_not_used_without_permission(jit_target, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(isa, "amx_is_permitted", lambda: False)
+    jit_target("sapphirerapids", "")
+    assert isa.current() == "vnni512"
+    monkeypatch.setenv(isa.ENVIRONMENT_VARIABLE, "amx")
+    with pytest.raises(UsageError, match=r"QCOMPILER_ISA=amx: the operating system .*choose one of vnni512, "):
+        isa.current()
+    with pytest.raises(UsageError, match="does not let this process use AMX"):
+        kernel_named("int_conv").address_for("amx")
+
+
 def test_unknown_primitive_is_refused(jit_target, monkeypatch: pytest.MonkeyPatch):
     jit_target("haswell", "")
     monkeypatch.setenv(isa.ENVIRONMENT_VARIABLE, "avx1024")
-    with pytest.raises(UsageError, match="'avx1024' is unknown; choose one of vnni512, vnni256"):
+    with pytest.raises(UsageError, match="'avx1024' is unknown; choose one of amx, vnni512, vnni256"):
         isa.current()
 
 
 def test_a_target_beyond_this_cpu_is_refused(jit_target, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(isa, "_host_features", lambda: frozenset({"avx2"}))
     jit_target("haswell", "")
-    isa.check_runs_here()
+    isa.check_runs_here("avx2")
     jit_target("cascadelake", "")
     with pytest.raises(UsageError, match="'cascadelake' has avx512bw, avx512f, avx512vl, avx512vnni, which this CPU"):
         kernel_named("int_conv").address_for("generic")
@@ -120,6 +132,7 @@ def environment_of(cpu: str, chosen: str, cache_dir: Path) -> dict[str, str]:
 @pytest.mark.parametrize(
     ("cpu", "chosen", "dot", "forbidden"),
     [
+        ("sapphirerapids", "amx", r"tdpbusd\s|vpdpbusd\s.*%zmm", r"pmaddwd"),
         ("cascadelake", "vnni512", r"vpdpbusd\s.*%zmm", r"pmaddwd"),
         ("cascadelake", "vnni256", r"vpdpbusd\s.*%ymm", r"pmaddwd"),
         ("alderlake", "vnni256", r"vpdpbusd\s.*%ymm", r"pmaddwd|%zmm"),
