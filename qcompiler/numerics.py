@@ -127,6 +127,23 @@ def quantize_add_multipliers(real_a: float, real_b: float, *, bits: int = 8) -> 
     return _signed_fixed_point(real_a, shift), _signed_fixed_point(real_b, shift), shift
 
 
+def quantize_mixed_add_multipliers(real_narrow: float, real_wide: float) -> tuple[int, int, int] | None:
+    """(multiplier_narrow, multiplier_wide, shift) of an 8-bit operand plus a symmetric 16-bit one, to 8 bits.
+
+    The sum, with its rounding and zero point, stays within 32 bits, and both products are those of 16-bit factors:
+    |multiplier_wide| < 2^15, and multiplier_narrow is 2^8 times a number of 15 bits. The shift is the largest for which
+    255·|multiplier_narrow| + 2^15·|multiplier_wide| + 2^(shift−1) + 255·2^shift < 2^31. None if it is below 14: the
+    factors would be too coarse.
+    """
+    for shift in range(22, 13, -1):
+        narrow = 256 * _signed_fixed_point(real_narrow, shift - 8)
+        wide = _signed_fixed_point(real_wide, shift)
+        total = 255 * abs(narrow) + 2**15 * abs(wide) + 2 ** (shift - 1) + 255 * 2**shift
+        if total < 2**31 and abs(wide) < 2**15:
+            return narrow, wide, shift
+    return None
+
+
 def quantize_div_multiplier(real: float, *, bits: int = 8) -> Multiplier:
     """The multiplier of a division; its shift is limited so that ``2 · (b − zp_b) · 2^shift`` fits 64 bits.
 

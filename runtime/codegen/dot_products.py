@@ -23,6 +23,15 @@ def vpdpbusd(bits: int) -> Dot:
     return dot
 
 
+def vpdpwssd(bits: int) -> Dot:
+    """s16 by s16, two to a lane."""
+
+    def dot(builder: ir.IRBuilder, acc: ir.Value, activations: ir.Value, weights: ir.Value) -> ir.Value:
+        return call(builder, f"llvm.x86.avx512.vpdpwssd.{bits}", acc.type, acc, activations, weights)
+
+    return dot
+
+
 def vpmaddwd(name: str) -> Dot:
     """s16 by s16, two to a lane; `name` is LLVM's for the width."""
 

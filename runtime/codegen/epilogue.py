@@ -11,16 +11,19 @@ from llvmlite import ir
 from qcompiler.runtime.codegen.primitives import Primitive
 from qcompiler.runtime.codegen.rescale import (
     FORM_S32,
+    FORM_SUM,
     FORM_U8,
     ByteRange,
+    Residual,
     emit_byte_range,
     emit_rescale,
     emit_s16_stores,
     emit_s32_stores,
+    emit_sums,
     emit_u8,
     parameter,
 )
-from qcompiler.runtime.codegen.vectors import constant, offset, shuffle, store
+from qcompiler.runtime.codegen.vectors import I8, constant, load, offset, shuffle, store, vector
 
 
 def channel_of(vectors: int, vector: int, lane: int) -> int:
@@ -36,6 +39,7 @@ def emit_epilogue(
     outs: list[list[ir.Value]],
     parameters: ir.Value,
     done: ir.Block,
+    residual_distance: ir.Value | None = None,
 ) -> None:
     """Rescale and store pixels in the form that the parameters ask for, and branch to `done`.
 
@@ -47,6 +51,7 @@ def emit_epilogue(
         outs: for each pixel the addresses of 1, 2 or 4 equal parts of its channels.
         parameters: address of the words `rescale.PARAMETERS`.
         done: where to go on.
+        residual_distance: from the address of a result to that of its residual; None in a kernel that adds none.
     """
     vectors, pixels = len(records), len(outs)
     raw, rescaled, as_bytes, plain, ranged, as_s16 = (
@@ -71,7 +76,8 @@ def emit_epilogue(
     large = parameter(builder, parameters, "large")
     flat = emit_rescale(builder, p, [accs[m][v] for m, v in each], [records[v] for _, v in each], large)
     values = dict(zip(each, flat, strict=True))
-    builder.cbranch(builder.icmp_signed("==", form, constant(FORM_U8)), as_bytes, as_s16)
+    forms = builder.switch(form, as_s16)
+    forms.add_case(constant(FORM_U8), as_bytes)
 
     builder.position_at_end(as_bytes)
     is_plain = builder.icmp_signed("!=", parameter(builder, parameters, "plain"), constant(0))
@@ -80,6 +86,15 @@ def emit_epilogue(
         builder.position_at_end(block)
         limits = emit_byte_range(builder, p, parameters) if block is ranged else None
         _emit_bytes(builder, p, values, outs, vectors, limits)
+        builder.branch(done)
+
+    if residual_distance is not None:
+        as_sum = builder.append_basic_block("sum")
+        forms.add_case(constant(FORM_SUM), as_sum)
+        builder.position_at_end(as_sum)
+        limits = emit_byte_range(builder, p, parameters)
+        residual = Residual.of(builder, p, parameters, residual_distance)
+        _emit_bytes(builder, p, values, outs, vectors, limits, residual)
         builder.branch(done)
 
     builder.position_at_end(as_s16)
@@ -95,17 +110,38 @@ def _emit_bytes(
     outs: list[list[ir.Value]],
     vectors: int,
     limits: ByteRange | None,
+    residual: Residual | None = None,
 ) -> None:
-    """Store results, by (pixel, vector), as bytes."""
+    """Store results, by (pixel, vector), as bytes; with a residual, their sums with it."""
     together = 4 // vectors  # pixels that fill one vector of bytes
-    width = 4 * vectors  # bytes of one pixel in each 16-byte lane
+    lanes = range(0, p.vector_bytes, 16)
+    width = 4 * vectors  # bytes of one pixel in each of these
+
     for start in range(0, len(outs), together):
         pixels = range(start, min(start + together, len(outs)))
         chosen = [*pixels] + [pixels[-1]] * (together - len(pixels))
-        packed = emit_u8(builder, p, [values[m, v] for m in chosen for v in range(vectors)], limits)
+        own = [values[m, v] for m in chosen for v in range(vectors)]
+        if residual is not None:
+            addresses = [builder.add(outs[m][0], residual.distance) for m in chosen]
+            added = _load_bytes(builder, p, addresses, width)
+            own = emit_sums(builder, p, own, added, residual)
+        packed = emit_u8(builder, p, own, limits)
         for i, m in enumerate(pixels):
-            lanes = range(0, packed.type.count, 16)
-            own = [lane + width * i + byte for lane in lanes for byte in range(width)]
-            size = len(own) // len(outs[m])
+            bytes_of_pixel = [lane + width * i + byte for lane in lanes for byte in range(width)]
+            size = len(bytes_of_pixel) // len(outs[m])
             for part, out in enumerate(outs[m]):
-                store(builder, shuffle(builder, packed, packed, own[part * size : (part + 1) * size]), out)
+                chosen_bytes = bytes_of_pixel[part * size : (part + 1) * size]
+                store(builder, shuffle(builder, packed, packed, chosen_bytes), out)
+
+
+def _load_bytes(builder: ir.IRBuilder, p: Primitive, addresses: list[ir.Value], width: int) -> ir.Value:
+    """One vector of bytes in the order in which `_emit_bytes` packs those of pixels; the inverse of its stores."""
+    count = p.vector_bytes // len(addresses)
+    parts = [load(builder, address, vector(I8, count), 1) for address in addresses]
+    while len(parts) > 1:
+        parts = [
+            shuffle(builder, x, y, range(2 * x.type.count)) for x, y in zip(parts[::2], parts[1::2], strict=True)
+        ]
+    lanes = range(p.vector_bytes // 16)
+    order = [i * count + lane * width + byte for lane in lanes for i in range(len(addresses)) for byte in range(width)]
+    return shuffle(builder, parts[0], parts[0], order)

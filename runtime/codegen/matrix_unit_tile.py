@@ -58,6 +58,16 @@ class Operands:
     register_bytes: ir.Value
 
 
+@dataclass(frozen=True)
+class Results:
+    """Where a tile puts its results; see `tile.matrix_tiles`."""
+
+    out: ir.Value
+    stride: ir.Value
+    residual_distance: ir.Value
+    parameters: ir.Value
+
+
 def emit_unit_tiles(
     builder: ir.IRBuilder,
     p: Primitive,
@@ -67,9 +77,7 @@ def emit_unit_tiles(
     count: ir.Value,
     operands: Operands,
     records: list[ir.Value],
-    out: ir.Value,
-    out_stride: ir.Value,
-    parameters: ir.Value,
+    results: Results,
 ) -> None:
     """Compute and store the first `count` pixels of each tile; the arguments are those of `tile.matrix_tiles`."""
     # The sums of a tile are begun before those of the tile before it are rescaled, into another buffer.
@@ -96,8 +104,8 @@ def emit_unit_tiles(
     builder.cbranch(builder.icmp_signed(">", tile, constant(0)), finish, finished)
     builder.position_at_end(finish)
     before = builder.sub(tile, constant(1))
-    tile_out = builder.add(out, builder.mul(builder.mul(before, pixels), out_stride))
-    _emit_rescaling(builder, p, shape, buffer_of(before), records, tile_out, out_stride, count, parameters, finished)
+    tile_out = builder.add(results.out, builder.mul(builder.mul(before, pixels), results.stride))
+    _emit_rescaling(builder, p, shape, buffer_of(before), records, replace(results, out=tile_out), count, finished)
     builder.position_at_end(finished)
     following = builder.add(tile, constant(1))
     tile.add_incoming(constant(0), entry)
@@ -112,10 +120,8 @@ def _emit_rescaling(
     shape: TileShape,
     sums: ir.Value,
     records: list[ir.Value],
-    out: ir.Value,
-    out_stride: ir.Value,
+    results: Results,
     count: ir.Value,
-    parameters: ir.Value,
     done: ir.Block,
 ) -> None:
     """Store `count` pixels, at least `p.least_pixels(shape)`, from s32[pixel, vector, lane]; go on at `done`."""
@@ -129,8 +135,8 @@ def _emit_rescaling(
         [_emit_sum(builder, p, sums, offset(builder, vector_at, m * shape.vectors + v)) for v in range(shape.vectors)]
         for m in range(step)
     ]
-    outs = [[builder.add(out, builder.mul(offset(builder, pixel, m), out_stride))] for m in range(step)]
-    emit_epilogue(builder, p, accs, records, outs, parameters, next_step)
+    outs = [[builder.add(results.out, builder.mul(offset(builder, pixel, m), results.stride))] for m in range(step)]
+    emit_epilogue(builder, p, accs, records, outs, results.parameters, next_step, results.residual_distance)
     builder.position_at_end(next_step)
     following, last = builder.add(pixel, constant(step)), builder.sub(count, constant(step))
     pixel.add_incoming(constant(0), before)

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from llvmlite import ir
 
 from qcompiler.runtime import isa
-from qcompiler.runtime.codegen.dot_products import Dot, plain_dot, vpdpbusd, vpmaddwd
+from qcompiler.runtime.codegen.dot_products import Dot, plain_dot, vpdpbusd, vpdpwssd, vpmaddwd
 from qcompiler.runtime.codegen.matrix_unit import ROWS, Amx, EmulatedMatrixUnit, MatrixUnit
 from qcompiler.runtime.codegen.vectors import I8, I16, I32, call, clamp, shuffle, splat_constant, vector
 
@@ -42,7 +42,8 @@ class Primitive:
         lanes: s32 in a vector.
         group: activations in one lane's dot product: 4 bytes, or 2 s16.
         tiles: widest first.
-        dot: of vectors.
+        dot: of vectors of activations and weights.
+        dot_s16: of vectors of s16, two to a lane.
         pack_s16: two s32 vectors to one of s16, saturating, in each 16-byte lane first x, then y.
         pack_u8: the same from s16 to u8.
         matrix_unit: computes the tiles of more than one pixel, if there is one.
@@ -52,6 +53,7 @@ class Primitive:
     group: int
     tiles: tuple[TileShape, ...]
     dot: Dot
+    dot_s16: Dot
     pack_s16: Callable[[ir.IRBuilder, ir.Value, ir.Value], ir.Value]
     pack_u8: Callable[[ir.IRBuilder, ir.Value, ir.Value], ir.Value]
     matrix_unit: MatrixUnit | None = None
@@ -117,20 +119,21 @@ def _plain_pack(element: ir.Type, low: int, high: int) -> Callable[[ir.IRBuilder
 _PACKS_512 = _pack_with("llvm.x86.avx512.packssdw.512", I16), _pack_with("llvm.x86.avx512.packuswb.512", I8)
 _PACKS_256 = _pack_with("llvm.x86.avx2.packssdw", I16), _pack_with("llvm.x86.avx2.packuswb", I8)
 _PLAIN_PACKS = _plain_pack(I16, -(2**15), 2**15 - 1), _plain_pack(I8, 0, 255)
+_MADD_512, _MADD_256 = vpmaddwd("llvm.x86.avx512.pmaddw.d.512"), vpmaddwd("llvm.x86.avx2.pmadd.wd")
 _TILES_512 = TileShape(4, 6), TileShape(2, 10), TileShape(1, 10)
 _TILES_AMX = TileShape(4, ROWS), TileShape(2, 2 * ROWS), TileShape(1, 2 * ROWS)
 _TILES_256 = TileShape(2, 6), TileShape(1, 8)
 _TILES_128 = TileShape(2, 4), TileShape(1, 6)
 
 _PRIMITIVES = {
-    "amx": Primitive(16, 4, _TILES_AMX, vpdpbusd(512), *_PACKS_512, Amx()),
-    "vnni512": Primitive(16, 4, _TILES_512, vpdpbusd(512), *_PACKS_512),
-    "vnni256": Primitive(8, 4, _TILES_256, vpdpbusd(256), *_PACKS_256),
-    "avx512": Primitive(16, 2, _TILES_512, vpmaddwd("llvm.x86.avx512.pmaddw.d.512"), *_PACKS_512),
-    "avx2": Primitive(8, 2, _TILES_256, vpmaddwd("llvm.x86.avx2.pmadd.wd"), *_PACKS_256),
-    "generic": Primitive(4, 2, _TILES_128, plain_dot, *_PLAIN_PACKS),
-    "amx-emulated": Primitive(16, 4, _TILES_AMX, plain_dot, *_PLAIN_PACKS, EmulatedMatrixUnit()),
-    "vnni512-emulated": Primitive(16, 4, _TILES_512, plain_dot, *_PLAIN_PACKS),
-    "vnni256-emulated": Primitive(8, 4, _TILES_256, plain_dot, *_PLAIN_PACKS),
-    "avx512-emulated": Primitive(16, 2, _TILES_512, plain_dot, *_PLAIN_PACKS),
+    "amx": Primitive(16, 4, _TILES_AMX, vpdpbusd(512), vpdpwssd(512), *_PACKS_512, Amx()),
+    "vnni512": Primitive(16, 4, _TILES_512, vpdpbusd(512), vpdpwssd(512), *_PACKS_512),
+    "vnni256": Primitive(8, 4, _TILES_256, vpdpbusd(256), vpdpwssd(256), *_PACKS_256),
+    "avx512": Primitive(16, 2, _TILES_512, _MADD_512, _MADD_512, *_PACKS_512),
+    "avx2": Primitive(8, 2, _TILES_256, _MADD_256, _MADD_256, *_PACKS_256),
+    "generic": Primitive(4, 2, _TILES_128, plain_dot, plain_dot, *_PLAIN_PACKS),
+    "amx-emulated": Primitive(16, 4, _TILES_AMX, plain_dot, plain_dot, *_PLAIN_PACKS, EmulatedMatrixUnit()),
+    "vnni512-emulated": Primitive(16, 4, _TILES_512, plain_dot, plain_dot, *_PLAIN_PACKS),
+    "vnni256-emulated": Primitive(8, 4, _TILES_256, plain_dot, plain_dot, *_PLAIN_PACKS),
+    "avx512-emulated": Primitive(16, 2, _TILES_512, plain_dot, plain_dot, *_PLAIN_PACKS),
 }

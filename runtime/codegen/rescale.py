@@ -22,6 +22,7 @@ from qcompiler.runtime.codegen.vectors import (
     call,
     clamp,
     constant,
+    interleave,
     load,
     offset,
     shuffle,
@@ -35,12 +36,21 @@ FIELDS = ("bias", "multiplier", "odd_multiplier", "half", "shift", "limit", "lef
 """`shift` is s - 32. `half` is 2^(shift-1), and zp << shift as well where that fits and bytes are stored.
 `odd_multiplier` has the odd lanes' multipliers in the even lanes."""
 
-FORM_U8, FORM_S16, FORM_S32 = range(3)
-"""What is stored. s8 is stored as u8 with 128 added to zero point and bounds, and the top bit flipped."""
+FORM_U8, FORM_S16, FORM_S32, FORM_SUM = range(4)
+"""What is stored. s8 is stored as u8 with 128 added to zero point and bounds, and the top bit flipped. `FORM_SUM`: as
+`FORM_U8`, the sum of the results, which saturate to s16, and an 8-bit residual."""
 
 PARAMETERS = ("zp_out", "lo", "hi", "flip", "form", "large", "plain")
 """Consecutive operand words of every kernel with this epilogue. For `FORM_U8` the first four hold their 16 or 8 bits
 again and again. `large`: some shift was below 33. `plain`: saturation to u8 is all that is left to do."""
+
+
+SUM_PARAMETERS = ("sum_multipliers", "sum_addend", "sum_shift", "sum_flip")
+"""The words that follow in kernels that can add a residual; their bits repeat like those of a `FORM_U8`.
+
+The sum is (result * low + residual * 2^8 * high + addend) >> shift, low and high being the 16-bit halves of the
+multipliers; `sum_flip` is the top bit if the residual is u8, which makes it s8.
+"""
 
 
 def field(builder: ir.IRBuilder, p: Primitive, record: ir.Value, name: str) -> ir.Value:
@@ -146,6 +156,50 @@ def emit_u8(builder: ir.IRBuilder, p: Primitive, values: Sequence[ir.Value], lim
     packed = builder.select(builder.icmp_unsigned("<", packed, limits.lo), limits.lo, packed)
     packed = builder.select(builder.icmp_unsigned(">", packed, limits.hi), limits.hi, packed)
     return builder.xor(packed, limits.flip)
+
+
+@dataclass(frozen=True)
+class Residual:
+    """What is added to results before they are stored, in every lane.
+
+    Attributes:
+        distance: from the address of a result to that of its residual, in bytes.
+    """
+
+    distance: ir.Value
+    multipliers: ir.Value
+    addend: ir.Value
+    shift: ir.Value
+    flip: ir.Value
+
+    @staticmethod
+    def of(builder: ir.IRBuilder, p: Primitive, parameters: ir.Value, distance: ir.Value) -> "Residual":
+        """Load `SUM_PARAMETERS`."""
+        kinds = (vector(I16, 2 * p.lanes), p.s32, p.s32, vector(I8, 4 * p.lanes))
+        repeated = vector(I64, p.lanes // 2)
+        words = [
+            load(builder, offset(builder, parameters, 8 * (len(PARAMETERS) + i)), I64, 8) for i in range(len(kinds))
+        ]
+        return Residual(
+            distance, *(builder.bitcast(splat(builder, w, repeated), k) for w, k in zip(words, kinds, strict=True))
+        )
+
+
+def emit_sums(
+    builder: ir.IRBuilder, p: Primitive, values: Sequence[ir.Value], residuals: ir.Value, terms: Residual
+) -> list[ir.Value]:
+    """Four vectors of results plus one of bytes in the order of `emit_u8`; zero point included."""
+    residuals = builder.xor(residuals, terms.flip)
+    zero = splat_constant(residuals.type, 0)
+    words = vector(I16, 2 * p.lanes)
+    sums = []
+    for high in (False, True):
+        results = p.pack_s16(builder, values[2 * high], values[2 * high + 1])
+        times_256 = builder.bitcast(interleave(builder, zero, residuals, high=high), words)
+        for half in (False, True):
+            pairs = interleave(builder, results, times_256, high=half)
+            sums.append(builder.ashr(p.dot_s16(builder, terms.addend, pairs, terms.multipliers), terms.shift))
+    return sums
 
 
 def emit_s16_stores(

@@ -14,7 +14,7 @@ from numba import types
 
 from qcompiler.runtime.codegen.epilogue import emit_epilogue
 from qcompiler.runtime.codegen.intrinsics import emitted
-from qcompiler.runtime.codegen.matrix_unit_tile import Operands, emit_unit_tiles
+from qcompiler.runtime.codegen.matrix_unit_tile import Operands, Results, emit_unit_tiles
 from qcompiler.runtime.codegen.primitives import Primitive, TileShape, emitted_primitive
 from qcompiler.runtime.codegen.rescale import field, record_bytes
 from qcompiler.runtime.codegen.vectors import I8, I32, I64, branch_back, constant, load, offset, splat
@@ -36,7 +36,7 @@ def end_tiles(builder: ir.IRBuilder) -> None:
         unit.end(builder)
 
 
-@emitted(types.void, *[types.int64] * 15)
+@emitted(types.void, *[types.int64] * 16)
 def matrix_tiles(  # noqa: PLR0913, PLR0917 - a kernel's inner call has no structs
     builder: ir.IRBuilder,
     variant: ir.Value,
@@ -53,6 +53,7 @@ def matrix_tiles(  # noqa: PLR0913, PLR0917 - a kernel's inner call has no struc
     records: ir.Value,
     out: ir.Value,
     out_stride: ir.Value,
+    residual_distance: ir.Value,
     parameters: ir.Value,
 ) -> None:
     """Compute and store tiles of neighbouring pixels with the primitive in use.
@@ -73,12 +74,14 @@ def matrix_tiles(  # noqa: PLR0913, PLR0917 - a kernel's inner call has no struc
         records: address of one record for each vector.
         out: address of the first pixel's first channel.
         out_stride: bytes from pixel to pixel.
-        parameters: address of the words `rescale.PARAMETERS`.
+        residual_distance: from the address of a result to that of its residual, in bytes, where residuals are added.
+        parameters: address of the words `rescale.PARAMETERS` and `rescale.SUM_PARAMETERS`.
     """
     p = emitted_primitive()
     done = builder.append_basic_block("tile_done")
     switch = builder.switch(variant, done)
     operands = Operands(base, rows, runs, run_count, run_bytes, weights, register_rows, register_bytes)
+    results = Results(out, out_stride, residual_distance, parameters)
     for index, full in enumerate(p.tiles):
         for single, shape in enumerate((full, TileShape(full.vectors, 1))):
             body = builder.append_basic_block(f"tile_{shape.vectors}x{shape.pixels}")
@@ -87,11 +90,9 @@ def matrix_tiles(  # noqa: PLR0913, PLR0917 - a kernel's inner call has no struc
             record = [offset(builder, records, v * record_bytes(p)) for v in range(shape.vectors)]
             if p.matrix_unit is not None and not single:
                 unit = p.matrix_unit
-                emit_unit_tiles(
-                    builder, p, unit, shape, tiles, count, operands, record, out, out_stride, parameters
-                )
+                emit_unit_tiles(builder, p, unit, shape, tiles, count, operands, record, results)
             else:
-                _emit_vector_tiles(builder, p, shape, tiles, operands, record, out, out_stride, parameters)
+                _emit_vector_tiles(builder, p, shape, tiles, operands, record, results)
             builder.branch(done)
     builder.position_at_end(done)
 
@@ -103,9 +104,7 @@ def _emit_vector_tiles(
     tiles: ir.Value,
     operands: Operands,
     records: list[ir.Value],
-    out: ir.Value,
-    out_stride: ir.Value,
-    parameters: ir.Value,
+    results: Results,
 ) -> None:
     """Compute and store tiles in vector registers."""
     entry = builder.block
@@ -114,14 +113,15 @@ def _emit_vector_tiles(
     builder.position_at_end(loop)
     left, rows, tile_out = builder.phi(I64), builder.phi(I64), builder.phi(I64)
     accs = _emit_sums(builder, p, shape, replace(operands, rows=rows), records)
-    outs = [builder.add(tile_out, builder.mul(out_stride, constant(m))) for m in range(shape.pixels)]
-    emit_epilogue(builder, p, accs, records, [[out] for out in outs], parameters, next_tile)
+    outs = [builder.add(tile_out, builder.mul(results.stride, constant(m))) for m in range(shape.pixels)]
+    targets = [[out] for out in outs]
+    emit_epilogue(builder, p, accs, records, targets, results.parameters, next_tile, results.residual_distance)
     builder.position_at_end(next_tile)
     following = builder.sub(left, constant(1))
     for phi, start, again in (
         (left, tiles, following),
         (rows, operands.rows, offset(builder, rows, 8 * shape.pixels)),
-        (tile_out, out, builder.add(outs[-1], out_stride)),
+        (tile_out, results.out, builder.add(outs[-1], results.stride)),
     ):
         phi.add_incoming(start, entry)
         phi.add_incoming(again, next_tile)

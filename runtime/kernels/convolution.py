@@ -5,7 +5,7 @@ A block of units is staged into the share's scratch (or read in place), so that 
 activations as runs at the offsets `rows[pixel] + runs[i]`. The tiles of output channels then go over the block.
 """
 
-from qcompiler.runtime.codegen.rescale import PARAMETERS
+from qcompiler.runtime.codegen.rescale import PARAMETERS, SUM_PARAMETERS
 from qcompiler.runtime.codegen.staging import stage_activations
 from qcompiler.runtime.codegen.tile import begin_tiles, end_tiles, matrix_tiles
 from qcompiler.runtime.kernels.memory import copy_bytes, load_s64, word_loader
@@ -24,6 +24,7 @@ PARTIAL_BYTES = 2048
 
 WORDS = (
     "x",
+    "residual",
     "out",
     "weights",
     "records",
@@ -31,6 +32,7 @@ WORDS = (
     "offsets",
     "scratch",
     *PARAMETERS,
+    *SUM_PARAMETERS,
     "scratch_bytes",
     "share_limit",
     "by_tiles",
@@ -69,13 +71,13 @@ _PARAMETERS_OFFSET = 8 * WORDS.index(PARAMETERS[0])
 @kernel("int_conv", words=WORDS, per_isa=True)
 def int_conv(operands: int, share: int, shares: int) -> None:  # noqa: C901, PLR0912, PLR0915 - one hot loop
     """Convolution or matrix product of 8-bit activations (NHWC) and s8 weights, see `convolution_plan`."""
-    x, out, weights, records, tiles, runs, scratch = _load_words(operands)[:7]
-    scratch_bytes, share_limit, by_tiles, staging, flip_in, zp_in, item_bytes = _load_words(operands)[14:21]
-    units, image_units, block_units, unit_pixels = _load_words(operands)[21:25]
-    tile_count, run_count, run_bytes, register_rows, register_bytes = _load_words(operands)[25:30]
-    image_bytes, unit_bytes, out_stride = _load_words(operands)[30:33]
-    cin, column_step, height, row_items, row_step, window_rows = _load_words(operands)[33:39]
-    pad_top, pad_left, pad_right = _load_words(operands)[39:]
+    x, residual, out, weights, records, tiles, runs, scratch = _load_words(operands)[:8]
+    scratch_bytes, share_limit, by_tiles, staging, flip_in, zp_in, item_bytes = _load_words(operands)[19:26]
+    units, image_units, block_units, unit_pixels = _load_words(operands)[26:30]
+    tile_count, run_count, run_bytes, register_rows, register_bytes = _load_words(operands)[30:35]
+    image_bytes, unit_bytes, out_stride = _load_words(operands)[35:38]
+    cin, column_step, height, row_items, row_step, window_rows = _load_words(operands)[38:44]
+    pad_top, pad_left, pad_right = _load_words(operands)[44:]
     rows = runs + 8 * run_count
 
     if share >= share_limit:
@@ -153,6 +155,7 @@ def int_conv(operands: int, share: int, shares: int) -> None:  # noqa: C901, PLR
                     records + load_s64(entry, 5),
                     target,
                     stride,
+                    residual - out,
                     operands + _PARAMETERS_OFFSET,
                 )
                 if valid:

@@ -3,9 +3,9 @@
     packed = pack_conv(weight, bias, requantization, zp_in=3, x_dtype=DType.U8, isa=isa.current())
     plan = packed.plan(batch=1, height=56, width=56, strides=(1, 1), pads=(1, 1, 1, 1))
 
-The lowering makes an instruction of a plan: buffers for the words "x", "out" and "scratch", constants for those in
-`plan.constants`, and the integers as they are. Activations that are s8 are read as u8 with 128 added to both the
-values (a flipped top bit, while staging) and the zero point (in the bias).
+The lowering makes an instruction of a plan: buffers for the words "x", "residual" (0 if nothing is added), "out" and
+"scratch", constants for those in `plan.constants`, and the integers as they are. Activations that are s8 are read as
+u8 with 128 added to both the values (a flipped top bit, while staging) and the zero point (in the bias).
 """
 
 import math
@@ -135,6 +135,7 @@ class PackedConv:
         scratch = round_up(PARTIAL_BYTES + stage, 64)
         integers = {
             **self.epilogue.parameters,
+            **self.epilogue.sum_parameters,
             **geometry.integers(),
             "scratch_bytes": scratch,
             "share_limit": shares,

@@ -1,14 +1,14 @@
 """What the epilogue of the tiles reads: parameter words, and one record for each vector of channels."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
 from qcompiler.errors import InternalError
 from qcompiler.ir.types import DType
-from qcompiler.runtime.codegen.rescale import FIELDS, FORM_S16, FORM_S32, FORM_U8
+from qcompiler.runtime.codegen.rescale import FIELDS, FORM_S16, FORM_S32, FORM_SUM, FORM_U8, SUM_PARAMETERS
 
 S8 = npt.NDArray[np.int8]
 S32 = npt.NDArray[np.int32]
@@ -19,13 +19,47 @@ ALIGNMENT = 64
 
 
 @dataclass(frozen=True)
+class ResidualSum:
+    """An `int.add` of results, which saturate to s16, and an 8-bit residual, as kernels add them.
+
+    Attributes:
+        multiplier: of the results, |multiplier| < 2^15.
+        multiplier_residual: 2^8 times a number of 15 bits.
+        zp_residual: the residual's zero point.
+        residual_dtype: u8 or s8.
+    """
+
+    multiplier: int
+    multiplier_residual: int
+    shift: int
+    zp_residual: int
+    residual_dtype: DType
+
+    def parameters(self, zp_out: int) -> dict[str, int]:
+        """The words `rescale.SUM_PARAMETERS`, for the zero point of what is stored as u8."""
+        flip = 128 if self.residual_dtype is DType.U8 else 0
+        offset = (self.zp_residual - flip) * self.multiplier_residual
+        addend = (1 << (self.shift - 1)) + (zp_out << self.shift) - offset
+        factors = (self.multiplier & 0xFFFF) | (self.multiplier_residual >> 8 & 0xFFFF) << 16
+        return {
+            "sum_multipliers": _repeated(factors, 32),
+            "sum_addend": _repeated(addend, 32),
+            "sum_shift": _repeated(self.shift, 32),
+            "sum_flip": _repeated(flip, 8),
+        }
+
+
+@dataclass(frozen=True)
 class Requantization:
     """From accumulators to results: `clamp(zp_out + RESCALE(acc, multiplier[c], shift[c]), lo, hi)` in `dtype`.
+
+    With a residual the results saturate to s16, and zp_out, lo, hi and dtype are those of the sum.
 
     Attributes:
         multiplier: s32[cout], 0 or ± a number in [2^30, 2^31).
         shift: s32[cout], in [2, 62].
         dtype: u8, s8 or s16; lo and hi are within its limits.
+        residual: what is added, if the dtype has 8 bits.
     """
 
     multiplier: S32
@@ -34,6 +68,7 @@ class Requantization:
     lo: int
     hi: int
     dtype: DType
+    residual: ResidualSum | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,12 +78,14 @@ class Epilogue:
     Attributes:
         fields: s32[6, cout]: `rescale.FIELDS` without `odd_multiplier`, in that order.
         parameters: values of the words.
+        sum_parameters: values of the words `rescale.SUM_PARAMETERS`.
         itemsize: bytes of one result.
     """
 
     fields: S32
     parameters: Mapping[str, int]
     itemsize: int
+    sum_parameters: Mapping[str, int] = field(default_factory=lambda: dict.fromkeys(SUM_PARAMETERS, 0))
 
     def records(self, channels: npt.NDArray[np.intp]) -> Bytes:
         """Records for vectors of channels; `channels`: intp[vectors, lanes], a lane's channel."""
@@ -83,6 +120,10 @@ def make_epilogue(bias: S64, requantization: Requantization | None) -> Epilogue:
     if q.dtype in (DType.U8, DType.S8):
         flip = 128 if q.dtype is DType.S8 else 0
         zp_out, lo, hi = q.zp_out + flip, q.lo + flip, q.hi + flip
+        if q.residual is not None:
+            repeated = [0, *(_repeated(value, 8) for value in (lo, hi, flip))]
+            sum_parameters = q.residual.parameters(zp_out)
+            return Epilogue(fields, _parameters(*repeated, FORM_SUM, large=large), 1, sum_parameters)
         if shift.max(initial=0) <= _MOST_SHIFT_WITH_ZP:  # round and add the zero point at once
             fields[FIELDS.index("half") - 1] += (zp_out << shift).astype(np.int32)
             zp_out = 0

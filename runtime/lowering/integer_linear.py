@@ -10,10 +10,11 @@ from qcompiler.ir import Node
 from qcompiler.ir.ops import IntConv, IntGemm
 from qcompiler.ir.types import DType
 from qcompiler.runtime import isa
-from qcompiler.runtime.kernels.convolution_plan import KernelPlan, PackedConv, pack_conv, pack_gemm
+from qcompiler.runtime.kernels.convolution_plan import PackedConv, pack_conv, pack_gemm
 from qcompiler.runtime.kernels.depthwise_plan import PackedDepthwise, pack_depthwise
 from qcompiler.runtime.kernels.packing import Requantization
 from qcompiler.runtime.lowering.context import MOST_SHARES, Lowering, lowers
+from qcompiler.runtime.lowering.residual import addition_of, is_depthwise, layer_of, residual_of, with_addition
 from qcompiler.runtime.program import Operand
 
 
@@ -25,63 +26,54 @@ def lower_conv(lowering: Lowering, node: Node, op: IntConv) -> None:
             f"node '{node.name}' (int.conv) has layout {op.layout!r}, and kernels run 'nhwc' only: "
             "run the pass assign-layout before lowering"
         )
-    chosen = isa.current()
-
-    def pack() -> PackedConv | PackedDepthwise:
-        weight, bias = _constant(node, 1).astype(np.int8), _constant(node, 2).astype(np.int32)
-        x_dtype, dilations = node.operands[0].type.dtype, (op.dilations[0], op.dilations[1])
-        rescaling = _requantization(node, op)
-        if op.group == weight.shape[0] and weight.shape[1] == 1 and op.group > 1:
-            return pack_depthwise(
-                weight, bias, rescaling, zp_in=op.zp_in, x_dtype=x_dtype, isa=chosen, dilations=dilations
-            )
-        return pack_conv(
-            weight, bias, rescaling, zp_in=op.zp_in, x_dtype=x_dtype, isa=chosen, dilations=dilations, group=op.group
-        )
-
-    if math.prod(lowering.shape(node.result)) == 0:
-        lowering.result(node.result)
-        return
-    packed = lowering.model.made(node.name, f"packed for {chosen}", pack)
-    batch, height, width, _ = lowering.shape(node.operands[0])
-    top, left, bottom, right = op.pads
-    plan = packed.plan(
-        batch,
-        height,
-        width,
-        strides=(op.strides[0], op.strides[1]),
-        pads=(top, left, bottom, right),
-        max_shares=MOST_SHARES,
-    )
-    _emit(lowering, node, plan)
+    _lower_layer(lowering, node)
 
 
 @lowers(IntGemm)
-def lower_gemm(lowering: Lowering, node: Node, op: IntGemm) -> None:
+def lower_gemm(lowering: Lowering, node: Node, op: IntGemm) -> None:  # noqa: ARG001 - a rule's signature
     """A convolution over one row of pixels, which are the rows of the operand."""
-    chosen = isa.current()
+    _lower_layer(lowering, node)
 
-    def pack() -> PackedConv:
-        return pack_gemm(
-            _constant(node, 1).astype(np.int8),
-            _constant(node, 2).astype(np.int32),
-            _requantization(node, op),
-            zp_in=op.zp_in,
-            x_dtype=node.operands[0].type.dtype,
-            isa=chosen,
-        )
 
-    shape = lowering.shape(node.result)
-    if math.prod(shape) == 0:
-        lowering.result(node.result)
+def lower_with_addition(lowering: Lowering, add: Node) -> bool:
+    """Have a layer's kernel do the addition `add` of its result; whether one can."""
+    layer = layer_of(add, isa.current())
+    if layer is None:
+        return False
+    _emit_layer(lowering, layer, add)
+    return True
+
+
+def _lower_layer(lowering: Lowering, node: Node) -> None:
+    """Emit the layer, unless it waits for the addition that it will do as well."""
+    if addition_of(node, isa.current()) is None:
+        _emit_layer(lowering, node, None)
+
+
+def _emit_layer(lowering: Lowering, node: Node, add: Node | None) -> None:
+    """Emit a layer, and the addition `add` of its result."""
+    result = node.result if add is None else add.result
+    if math.prod(lowering.shape(result)) == 0:
+        lowering.result(result)
         return
-    packed = lowering.model.made(node.name, f"packed for {chosen}", pack)
-    _emit(lowering, node, packed.plan(1, 1, math.prod(shape[:-1]), max_shares=MOST_SHARES))
-
-
-def _emit(lowering: Lowering, node: Node, plan: KernelPlan) -> None:
-    build = lowering.build
-    words: dict[str, Operand] = {"x": lowering.buffer(node.operands[0]), "out": lowering.result(node.result)}
+    chosen, op, build = isa.current(), node.op, lowering.build
+    packed = lowering.model.made(node.name, f"packed for {chosen}", lambda: _pack(node, add, chosen))
+    if isinstance(op, IntConv):
+        batch, height, width, _ = lowering.shape(node.operands[0])
+        plan = packed.plan(
+            batch,
+            height,
+            width,
+            strides=(op.strides[0], op.strides[1]),
+            pads=(op.pads[0], op.pads[1], op.pads[2], op.pads[3]),
+            max_shares=MOST_SHARES,
+        )
+    else:
+        plan = packed.plan(1, 1, math.prod(lowering.shape(result)[:-1]), max_shares=MOST_SHARES)
+    words: dict[str, Operand] = {"x": lowering.buffer(node.operands[0])}
+    if plan.kernel == "int_conv":
+        words["residual"] = 0 if add is None else lowering.buffer(residual_of(node, add))
+    words["out"] = lowering.result(result)
     words |= {w: build.constant(f"{node.name}.{w}", array) for w, array in plan.constants.items()}
     words["scratch"] = build.tensor(f"{node.name}.scratch", DType.U8, (plan.scratch_bytes,))
     words |= plan.integers
@@ -90,8 +82,29 @@ def _emit(lowering: Lowering, node: Node, plan: KernelPlan) -> None:
     )
 
 
-def _requantization(node: Node, op: IntConv | IntGemm) -> Requantization | None:
-    if len(node.operands) == 3:
+def _pack(node: Node, add: Node | None, chosen: str) -> PackedConv | PackedDepthwise:
+    op, x_dtype = node.op, node.operands[0].type.dtype
+    weight, bias = _constant(node, 1).astype(np.int8), _constant(node, 2).astype(np.int32)
+    rescaling = _requantization(node)
+    if rescaling is not None and add is not None:
+        rescaling = with_addition(rescaling, node, add)
+    if isinstance(op, IntGemm):
+        return pack_gemm(weight, bias, rescaling, zp_in=op.zp_in, x_dtype=x_dtype, isa=chosen)
+    if not isinstance(op, IntConv):
+        raise VerifyError(f"node '{node.name}' ({op.name}) is no layer")
+    dilations = op.dilations[0], op.dilations[1]
+    if is_depthwise(node):
+        return pack_depthwise(
+            weight, bias, rescaling, zp_in=op.zp_in, x_dtype=x_dtype, isa=chosen, dilations=dilations
+        )
+    return pack_conv(
+        weight, bias, rescaling, zp_in=op.zp_in, x_dtype=x_dtype, isa=chosen, dilations=dilations, group=op.group
+    )
+
+
+def _requantization(node: Node) -> Requantization | None:
+    op = node.op
+    if len(node.operands) == 3 or not isinstance(op, IntConv | IntGemm):
         return None
     multiplier, shift = (_constant(node, i).astype(np.int32) for i in (3, 4))
     return Requantization(multiplier, shift, op.zp_out, op.lo, op.hi, op.dtype)

@@ -154,6 +154,8 @@ def execute(plan: KernelPlan, isa_name: str, x: npt.NDArray[np.generic], dtype: 
     buffers = {"x": x.ctypes.data, "out": out.ctypes.data + GUARD, "scratch": scratch.ctypes.data + GUARD}
     constants = {word: array.ctypes.data for word, array in plan.constants.items()}
     named = {**buffers, **constants, **plan.integers}
+    if "residual" in kernel.words:
+        named["residual"] = 0
     words = np.array([named.pop(word) for word in kernel.words], np.int64)
     assert not named
     call = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * 3)(kernel.address_for(isa_name))
