@@ -39,6 +39,10 @@ from qcompiler.runtime.codegen.vectors import (
 )
 
 
+PREFETCH_BYTES = 8192
+"""How far ahead weights are asked for."""
+
+
 @dataclass(frozen=True)
 class Operands:
     """Where a tile finds its factors, see `tile.matrix_tiles`, and how a matrix unit takes them.
@@ -98,7 +102,8 @@ def emit_unit_tiles(
     builder.cbranch(builder.icmp_signed("<", tile, tiles), begin, begun)
     builder.position_at_end(begin)
     rows = builder.add(operands.rows, builder.shl(builder.mul(tile, pixels), constant(3)))
-    _emit_sums(builder, unit, shape, replace(operands, rows=rows), records, count, buffer_of(tile))
+    is_first = builder.icmp_signed("==", tile, constant(0))
+    _emit_sums(builder, unit, shape, replace(operands, rows=rows), records, count, buffer_of(tile), is_first)
     builder.branch(begun)
     builder.position_at_end(begun)
     builder.cbranch(builder.icmp_signed(">", tile, constant(0)), finish, finished)
@@ -156,6 +161,7 @@ def _emit_sums(
     records: list[ir.Value],
     count: ir.Value,
     sums: ir.Value,
+    is_first: ir.Value,
 ) -> None:
     """Store s32[pixel, vector, lane], bias included; pixels from `count` on are unspecified."""
     halves = range(shape.pixels // ROWS)
@@ -178,6 +184,7 @@ def _emit_sums(
     at, at_weights = builder.phi(I64), builder.phi(I64)
     left = builder.sub(operands.run_bytes, at)
     source = builder.add(first, at)
+    _emit_prefetch(builder, shape, at_weights, is_first)
     for half in activations:
         half.emit_load(builder, unit, source, left)
     for v in vectors:
@@ -211,6 +218,19 @@ def _emit_sums(
             target = offset(builder, sums, v * ROW_BYTES)
             unit.store(builder, half * shape.vectors + v, target, constant(shape.vectors * ROW_BYTES))
         sums = builder.add(sums, register_bytes)
+
+
+def _emit_prefetch(builder: ir.IRBuilder, shape: TileShape, weights: ir.Value, is_first: ir.Value) -> None:
+    """Ask for weights of a later step, if this is the tile that reads them first; those of other tiles follow them."""
+    prefetch, prefetched = builder.append_basic_block("prefetch"), builder.append_basic_block("prefetched")
+    builder.cbranch(is_first, prefetch, prefetched)
+    builder.position_at_end(prefetch)
+    read, high_locality, data = (ir.Constant(I32, value) for value in (0, 3, 1))
+    for line in range(shape.vectors * ROWS):
+        pointer = builder.inttoptr(offset(builder, weights, PREFETCH_BYTES + line * 64), I8.as_pointer())
+        call(builder, "llvm.prefetch.p0", ir.VoidType(), pointer, read, high_locality, data)
+    builder.branch(prefetched)
+    builder.position_at_end(prefetched)
 
 
 @dataclass(frozen=True)
