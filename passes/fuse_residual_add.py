@@ -27,6 +27,9 @@ class FuseResidualAdd(RewritePass[_Match]):
     networks add it in every block. With 16 bits the rounding of y is 1/128 of a step or less: the sum is rounded once,
     as if the addition were done on the accumulator. docs/accuracy.md has the figures.
 
+    One operand keeps 8 bits, also where both are convolutions: the kernel of the other then adds it in its epilogue, in
+    32 bits.
+
     Known limits: does not fire where y has other users, which want 8 bits, or where the skip path is a constant.
     """
 
@@ -36,10 +39,10 @@ class FuseResidualAdd(RewritePass[_Match]):
     def match(self, node: Node) -> _Match | None:
         if not isinstance(node.op, ops.Add | ops.Sub) or node.result.type.quant is None:
             return None
-        if any(operand.is_constant for operand in node.operands):
+        if any(operand.is_constant or not _is_8_bit(operand) for operand in node.operands):
             return None
-        narrow = filter(_is_8_bit, node.operands)
-        layers = [layer for operand in narrow if (layer := producer_of(operand, ops.Conv, ops.Gemm)) is not None]
+        producers = (producer_of(operand, ops.Conv, ops.Gemm) for operand in node.operands)
+        layers = [layer for layer in producers if layer is not None]
         # The skip path often starts at a layer too, one with other users.
         unshared = (layer for layer in layers if other_users(layer.result, node) is None)
         chosen = next(unshared, layers[0] if layers else None)
