@@ -111,7 +111,8 @@ def amx_is_permitted() -> bool:
         return False
     request_permission, tile_data = 0x1023, 18  # ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
     arch_prctl = 158
-    return ctypes.CDLL(None).syscall(ctypes.c_long(arch_prctl), request_permission, tile_data) == 0
+    refused: int = ctypes.CDLL(None).syscall(ctypes.c_long(arch_prctl), request_permission, tile_data)
+    return refused == 0
 
 
 def available() -> tuple[str, ...]:

@@ -90,17 +90,17 @@ def depthwise_columns(  # noqa: PLR0913, PLR0917 - a kernel's inner call has no 
         builder.position_at_end(entry)
         source = _Source(p, form, row_bytes, piece_bytes)
         kept = COLUMNS - form.new
-        first = [
-            source.column(builder, builder.add(base, builder.mul(column_bytes, constant(c)))) for c in range(kept)
-        ]
+        first = [source.column(builder, builder.add(base, builder.mul(column_bytes, constant(c)))) for c in range(kept)]
         loop, next_step = builder.append_basic_block("step"), builder.append_basic_block("next")
         builder.branch(loop)
         builder.position_at_end(loop)
         step, window, target = builder.phi(I64), builder.phi(I64), builder.phi(I64)
         columns = [[builder.phi(p.operand_type) for _ in column] for column in first]
         carried = list(columns)
-        for c in range(kept, COLUMNS):
-            columns.append(source.column(builder, builder.add(window, builder.mul(column_bytes, constant(c)))))
+        columns += [
+            source.column(builder, builder.add(window, builder.mul(column_bytes, constant(c))))
+            for c in range(kept, COLUMNS)
+        ]
         accs = _emit_sums(builder, p, form, columns, weights, record)
         outs = [
             [
@@ -112,16 +112,14 @@ def depthwise_columns(  # noqa: PLR0913, PLR0917 - a kernel's inner call has no 
         emit_epilogue(builder, p, accs, record, outs, parameters, next_step)
         builder.position_at_end(next_step)
         following = builder.add(step, constant(1))
-        for phi, start, again in (
+        chains = [
             (step, constant(0), following),
             (window, base, builder.add(window, step_bytes)),
             (target, out, builder.add(target, out_step)),
-            *(
-                each
-                for phis, start, again in zip(carried, first, columns[form.new :], strict=True)
-                for each in zip(phis, start, again, strict=True)
-            ),
-        ):
+        ]
+        for phis, starts, agains in zip(carried, first, columns[form.new :], strict=True):
+            chains += zip(phis, starts, agains, strict=True)
+        for phi, start, again in chains:
             phi.add_incoming(start, entry)
             phi.add_incoming(again, next_step)
         branch_back(builder, builder.icmp_signed("<", following, steps), loop, done)
@@ -139,9 +137,10 @@ class _Source:
 
     def column(self, builder: ir.IRBuilder, address: ir.Value) -> list[ir.Value]:
         """Operands [group of rows][vector], flat, of the rows that begin at `address`."""
-        rows = []
-        for r in range(COLUMNS - 1 + self.form.rows):
-            rows.append(self._row(builder, builder.add(address, builder.mul(self.row_bytes, constant(r)))))
+        rows = [
+            self._row(builder, builder.add(address, builder.mul(self.row_bytes, constant(r))))
+            for r in range(COLUMNS - 1 + self.form.rows)
+        ]
         rows += rows[-1:] * (ROWS - len(rows))  # its weights are zero
         groups = [rows[start : start + self.p.group] for start in range(0, ROWS, self.p.group)]
         return [operand for group in groups for operand in interleave_taps(builder, self.p, group)]

@@ -139,9 +139,7 @@ def _load_bytes(builder: ir.IRBuilder, p: Primitive, addresses: list[ir.Value], 
     count = p.vector_bytes // len(addresses)
     parts = [load(builder, address, vector(I8, count), 1) for address in addresses]
     while len(parts) > 1:
-        parts = [
-            shuffle(builder, x, y, range(2 * x.type.count)) for x, y in zip(parts[::2], parts[1::2], strict=True)
-        ]
+        parts = [shuffle(builder, x, y, range(2 * x.type.count)) for x, y in zip(parts[::2], parts[1::2], strict=True)]
     lanes = range(p.vector_bytes // 16)
     order = [i * count + lane * width + byte for lane in lanes for i in range(len(addresses)) for byte in range(width)]
     return shuffle(builder, parts[0], parts[0], order)

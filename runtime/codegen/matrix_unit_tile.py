@@ -38,7 +38,6 @@ from qcompiler.runtime.codegen.vectors import (
     vector,
 )
 
-
 PREFETCH_BYTES = 8192
 """How far ahead weights are asked for."""
 
@@ -185,8 +184,8 @@ def _emit_sums(
     left = builder.sub(operands.run_bytes, at)
     source = builder.add(first, at)
     _emit_prefetch(builder, shape, at_weights, is_first)
-    for half in activations:
-        half.emit_load(builder, unit, source, left)
+    for pixels in activations:
+        pixels.emit_load(builder, unit, source, left)
     for v in vectors:
         own = WEIGHTS[v % len(WEIGHTS)]
         unit.load(builder, own, offset(builder, at_weights, v * ROW_BYTES), constant(shape.vectors * ROW_BYTES))
@@ -283,9 +282,7 @@ class _Half:
         builder.position_at_end(loaded)
 
 
-def _emit_half(
-    builder: ir.IRBuilder, index: int, operands: Operands, count: ir.Value
-) -> _Half:
+def _emit_half(builder: ir.IRBuilder, index: int, operands: Operands, count: ir.Value) -> _Half:
     """Find how the pixels of the `index`-th register lie; note their addresses if they have to be gathered."""
     rows = operands.register_rows
     addresses = stack_bytes(builder, 8 * ROWS, f"pixel_addresses_{index}")
@@ -293,7 +290,9 @@ def _emit_half(
 
     def address_of(m: ir.Value) -> ir.Value:
         own = _least(builder, builder.add(pixel, m), builder.sub(count, constant(1)))
-        return builder.add(operands.base, load(builder, builder.add(operands.rows, builder.shl(own, constant(3))), I64, 8))
+        return builder.add(
+            operands.base, load(builder, builder.add(operands.rows, builder.shl(own, constant(3))), I64, 8)
+        )
 
     last_row = builder.sub(rows, constant(1))
     first, second, last = (address_of(m) for m in (constant(0), constant(1), last_row))

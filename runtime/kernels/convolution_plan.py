@@ -365,7 +365,14 @@ def pack_conv(
             channels.append(own)
             first = g * (cout // group) + start
             narrow = valid * epilogue.itemsize if valid < columns else 0
-            entry = [2 * index, shape.pixels, p.least_pixels(shape), first * epilogue.itemsize, weight_offset, record_offset]
+            entry = [
+                2 * index,
+                shape.pixels,
+                p.least_pixels(shape),
+                first * epilogue.itemsize,
+                weight_offset,
+                record_offset,
+            ]
             tiles.append([*entry, g * per_group * p.activation_bytes, narrow, columns * epilogue.itemsize])
             weight_offset += weights[-1].nbytes
             record_offset += shape.vectors * record_size

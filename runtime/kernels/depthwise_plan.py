@@ -6,6 +6,7 @@
 The interface is that of `qcompiler.runtime.kernels.convolution_plan`.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -90,7 +91,7 @@ class PackedDepthwise:
     @property
     def tap_groups(self) -> int:
         """Groups of taps of a kernel of any shape."""
-        return -(-self.weight[0].size // self.primitive.group)
+        return -(-math.prod(self.weight.shape[1:]) // self.primitive.group)
 
     @cached_property
     def by_taps(self) -> _Layout:
@@ -98,7 +99,9 @@ class PackedDepthwise:
         p = self.primitive
         taps = np.zeros((self.channels, self.tap_groups * p.group), np.int8)
         taps[:, : self.weight[0].size] = self.weight.reshape(self.channels, -1)
-        starts = [min(start, max(0, self.channels - p.vector_bytes)) for start in range(0, self.channels, p.vector_bytes)]
+        starts = [
+            min(start, max(0, self.channels - p.vector_bytes)) for start in range(0, self.channels, p.vector_bytes)
+        ]
         return self._layout(taps.reshape(self.channels, self.tap_groups, p.group), starts, [1] * len(starts))
 
     @cached_property

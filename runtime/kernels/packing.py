@@ -121,15 +121,14 @@ def make_epilogue(bias: S64, requantization: Requantization | None) -> Epilogue:
         flip = 128 if q.dtype is DType.S8 else 0
         zp_out, lo, hi = q.zp_out + flip, q.lo + flip, q.hi + flip
         if q.residual is not None:
-            repeated = [0, *(_repeated(value, 8) for value in (lo, hi, flip))]
-            sum_parameters = q.residual.parameters(zp_out)
-            return Epilogue(fields, _parameters(*repeated, FORM_SUM, large=large), 1, sum_parameters)
+            bounds = _repeated(lo, 8), _repeated(hi, 8), _repeated(flip, 8)
+            return Epilogue(fields, _parameters(0, *bounds, FORM_SUM, large=large), 1, q.residual.parameters(zp_out))
         if shift.max(initial=0) <= _MOST_SHIFT_WITH_ZP:  # round and add the zero point at once
             fields[FIELDS.index("half") - 1] += (zp_out << shift).astype(np.int32)
             zp_out = 0
         plain = (zp_out, lo, hi, flip) == (0, 0, 255, 0)
-        repeated = [_repeated(zp_out, 16), *(_repeated(value, 8) for value in (lo, hi, flip))]
-        return Epilogue(fields, _parameters(*repeated, FORM_U8, large=large, plain=plain), 1)
+        bounds = _repeated(lo, 8), _repeated(hi, 8), _repeated(flip, 8)
+        return Epilogue(fields, _parameters(_repeated(zp_out, 16), *bounds, FORM_U8, large=large, plain=plain), 1)
     if q.dtype is DType.S16:
         return Epilogue(fields, _parameters(q.zp_out, q.lo, q.hi, 0, FORM_S16, large=large), 2)
     raise InternalError(f"no kernel requantizes to {q.dtype}")

@@ -94,9 +94,7 @@ def _pack(node: Node, add: Node | None, chosen: str) -> PackedConv | PackedDepth
         raise VerifyError(f"node '{node.name}' ({op.name}) is no layer")
     dilations = op.dilations[0], op.dilations[1]
     if is_depthwise(node):
-        return pack_depthwise(
-            weight, bias, rescaling, zp_in=op.zp_in, x_dtype=x_dtype, isa=chosen, dilations=dilations
-        )
+        return pack_depthwise(weight, bias, rescaling, zp_in=op.zp_in, x_dtype=x_dtype, isa=chosen, dilations=dilations)
     return pack_conv(
         weight, bias, rescaling, zp_in=op.zp_in, x_dtype=x_dtype, isa=chosen, dilations=dilations, group=op.group
     )

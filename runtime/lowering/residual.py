@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from qcompiler.ir import Node, Value
 from qcompiler.ir.ops import IntAdd, IntConv, IntGemm
+from qcompiler.ir.ops.shapes import static_dim
 from qcompiler.ir.types import DType
 from qcompiler.runtime.codegen.primitives import primitive_named
 from qcompiler.runtime.kernels.packing import Requantization, ResidualSum
@@ -35,8 +36,8 @@ def addition_of(layer: Node, isa: str) -> Node | None:
     if result.use_count != 1 or result.is_output or (op.dtype, op.zp_out, (op.lo, op.hi)) != _WHOLE_S16:
         return None
     add = result.users[0]
-    channels = layer.operands[1].type.shape[0] // getattr(op, "group", 1)
-    if not isinstance(add.op, IntAdd) or channels < primitive_named(isa).lanes:
+    channels = static_dim(layer.operands[1].type.shape[0], "a weight axis") // getattr(op, "group", 1)
+    if not isinstance(add.op, IntAdd) or channels < primitive_named(isa).lanes:  # else a tile would be too wide
         return None
     residual = residual_of(layer, add)
     same_shape = residual.type.shape == result.type.shape
@@ -58,9 +59,7 @@ def with_addition(rescaling: Requantization, layer: Node, add: Node) -> Requanti
     op = add.op
     if not isinstance(op, IntAdd):
         raise TypeError(f"'{add.name}' is no addition")
-    return replace(
-        rescaling, zp_out=op.zp_out, lo=op.lo, hi=op.hi, dtype=op.dtype, residual=_sum_of(layer, add, op)
-    )
+    return replace(rescaling, zp_out=op.zp_out, lo=op.lo, hi=op.hi, dtype=op.dtype, residual=_sum_of(layer, add, op))
 
 
 def _sum_of(layer: Node, add: Node, op: IntAdd) -> ResidualSum:

@@ -138,3 +138,22 @@ def test_mean_multipliers_by_count():
     multipliers = numerics.quantize_mean_multipliers(0.75, 9)
     assert multipliers[0] == FLUSH
     assert multipliers[1:] == [numerics.quantize_multiplier(0.75 / n) for n in range(1, 10)]
+
+
+@given(st.floats(-3, 3), st.floats(-(2.0**-6), 2.0**-6))
+def test_mixed_add_multipliers_are_those_of_16_bit_factors_and_a_32_bit_sum(narrow: float, wide: float):
+    multipliers = numerics.quantize_mixed_add_multipliers(narrow, wide)
+    assert multipliers is not None
+    m_narrow, m_wide, shift = multipliers
+    assert 14 <= shift <= 22
+    assert m_narrow % 256 == 0
+    assert max(abs(m_narrow) >> 8, abs(m_wide)) < 2**15
+    assert 255 * abs(m_narrow) + 2**15 * abs(m_wide) + 2 ** (shift - 1) + 255 * 2**shift <= S32_MAX
+    assert abs(m_narrow - Fraction(narrow) * 2**shift) <= 256 * HALF
+    assert abs(m_wide - Fraction(wide) * 2**shift) <= HALF
+
+
+def test_mixed_add_multipliers_are_not_made_too_coarse():
+    assert numerics.quantize_mixed_add_multipliers(1.0, 2.0**-7) is not None
+    assert numerics.quantize_mixed_add_multipliers(1000.0, 2.0**-7) is None
+    assert numerics.quantize_mixed_add_multipliers(1.0, 4.0) is None

@@ -5,12 +5,12 @@ The emulated primitives execute the packing, tails and epilogue of the wide form
 
 import ctypes
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from qcompiler import numerics
@@ -18,7 +18,7 @@ from qcompiler.ir.types import DType
 from qcompiler.runtime import isa
 from qcompiler.runtime.kernels.convolution_plan import KernelPlan, pack_conv, pack_gemm
 from qcompiler.runtime.kernels.depthwise_plan import pack_depthwise
-from qcompiler.runtime.kernels.packing import Requantization, aligned
+from qcompiler.runtime.kernels.packing import Requantization, ResidualSum, aligned
 from qcompiler.runtime.kernels.registry import kernel_named
 
 EMULATED = ("amx-emulated", "vnni512-emulated", "vnni256-emulated", "avx512-emulated")
@@ -145,7 +145,14 @@ def requantized(sums: npt.NDArray[np.int64], q: Requantization | None):
     return np.array(values, q.dtype.numpy).reshape(sums.shape)
 
 
-def execute(plan: KernelPlan, isa_name: str, x: npt.NDArray[np.generic], dtype: DType, shares: int):
+def execute(
+    plan: KernelPlan,
+    isa_name: str,
+    x: npt.NDArray[np.generic],
+    dtype: DType,
+    shares: int,
+    residual: npt.NDArray[np.generic] | None = None,
+):
     """Run all shares, the last first, and check that nothing around the result or the scratch was written."""
     kernel = kernel_named(plan.kernel)
     x = np.ascontiguousarray(x)
@@ -155,7 +162,7 @@ def execute(plan: KernelPlan, isa_name: str, x: npt.NDArray[np.generic], dtype: 
     constants = {word: array.ctypes.data for word, array in plan.constants.items()}
     named = {**buffers, **constants, **plan.integers}
     if "residual" in kernel.words:
-        named["residual"] = 0
+        named["residual"] = 0 if residual is None else residual.ctypes.data
     words = np.array([named.pop(word) for word in kernel.words], np.int64)
     assert not named
     call = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * 3)(kernel.address_for(isa_name))
@@ -185,6 +192,46 @@ def test_convolution(isa_name: str, layer: Layer):
     plan = packed.plan(layer.batch, *layer.size, strides=layer.strides, pads=layer.pads)
     result = execute(plan, isa_name, x, layer.dtype, layer.shares)
     assert np.array_equal(result, expected(layer, x, weight, bias, requantization))
+
+
+@pytest.mark.parametrize("isa_name", PRIMITIVES)
+@settings(max_examples=40)
+@given(
+    layer=layers(),
+    reals=st.tuples(st.floats(-2, 2), st.floats(-(2.0**-7), 2.0**-7)),
+    dtypes=st.tuples(st.sampled_from([DType.U8, DType.S8]), st.sampled_from([DType.U8, DType.S8])),
+)
+def test_convolution_plus_residual(isa_name: str, layer: Layer, reals, dtypes):
+    """The 16-bit result of `int.conv`, then `int.add` with an 8-bit operand, in one kernel."""
+    residual_dtype, out_dtype = dtypes
+    multipliers = numerics.quantize_mixed_add_multipliers(*reals)
+    assume(layer.cout // layer.group >= 16)
+    assert multipliers is not None
+    narrow, wide, shift = multipliers
+    x, weight, bias, _ = random_operands(replace(layer, dtype=DType.S16))
+    rng = np.random.default_rng(layer.seed)
+    scale = rng.integers(2**30, 2**31, layer.cout, dtype=np.int32), rng.integers(33, 46, layer.cout, dtype=np.int32)
+    high = out_dtype.limits[1]
+    zp_residual, zp_out, lo = (int(rng.integers(*d.limits)) for d in (residual_dtype, out_dtype, out_dtype))
+    hi = int(rng.integers(lo, high + 1))
+    total = ResidualSum(wide, narrow, shift, zp_residual, residual_dtype)
+    packed = pack_conv(
+        weight,
+        bias,
+        Requantization(*scale, zp_out, lo, hi, out_dtype, total),
+        zp_in=layer.zp_in,
+        x_dtype=layer.x_dtype,
+        isa=isa_name,
+        dilations=layer.dilations,
+        group=layer.group,
+    )
+    plan = packed.plan(layer.batch, *layer.size, strides=layer.strides, pads=layer.pads)
+    least, most = residual_dtype.limits
+    residual = rng.integers(least, most + 1, plan.out_shape).astype(residual_dtype.numpy)
+    result = execute(plan, isa_name, x, out_dtype, layer.shares, residual)
+    first = expected(layer, x, weight, bias, Requantization(*scale, 0, *DType.S16.limits, DType.S16)).astype(np.int64)
+    sums = (residual.astype(np.int64) - zp_residual) * narrow + first * wide + (1 << (shift - 1))
+    assert np.array_equal(result, np.clip(zp_out + (sums >> shift), lo, hi))
 
 
 @pytest.mark.parametrize("isa_name", PRIMITIVES)
