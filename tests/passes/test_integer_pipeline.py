@@ -82,8 +82,12 @@ def test_the_quantized_stage_means_what_the_integer_stage_computes(digits_model,
     feeds = {"image": heldout_images[:50]}
     meant = reference.run(graph, feeds)["logits"]
     PassManager(parse_pipeline("lower-to-integer")).run(graph, context)
-    # A multiplier of 31 bits decides a tie differently once in a billion roundings.
-    assert np.mean(reference.run(graph, feeds)["logits"] != meant) < 0.01
+    got = reference.run(graph, feeds)["logits"]
+    if any(isinstance(node.op, ops.IntAdd) for node in graph.nodes()):
+        # Factors of 13 bits decide near ties of residual additions differently; what they lose is far below 8 bits'.
+        assert decibels(meant, got) > 38
+    else:  # a multiplier of 31 bits decides a tie differently once in a billion roundings
+        assert np.mean(got != meant) < 0.01
 
 
 @pytest.mark.parametrize(("cuts", "threads"), [([], 2), ([1, 4, 9], 1), ([12], 3)])
