@@ -30,9 +30,10 @@ def layer_of(add: Node, isa: str) -> Node | None:
 
 def addition_of(layer: Node, isa: str) -> Node | None:
     """The addition that the kernel of `layer` does as well, on the primitive `isa`."""
-    op, result = layer.op, layer.result
+    op = layer.op
     if not isinstance(op, IntConv | IntGemm) or is_depthwise(layer):
         return None
+    result = layer.result
     if result.use_count != 1 or result.is_output or (op.dtype, op.zp_out, (op.lo, op.hi)) != _WHOLE_S16:
         return None
     add = result.users[0]
