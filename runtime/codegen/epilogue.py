@@ -17,7 +17,7 @@ from qcompiler.runtime.codegen.rescale import (
     Residual,
     emit_byte_range,
     emit_rescale,
-    emit_s16_stores,
+    emit_s16,
     emit_s32_stores,
     emit_sums,
     emit_u8,
@@ -98,9 +98,21 @@ def emit_epilogue(
         builder.branch(done)
 
     builder.position_at_end(as_s16)
-    for m, v in each:
-        emit_s16_stores(builder, values[m, v], quarters(m, v, 2), parameters)
+    for m, parts in enumerate(outs):
+        words = emit_s16(builder, p, [values[m, v] for v in range(vectors)], parameters)
+        _store_parts(builder, words, parts)
     builder.branch(done)
+
+
+def _store_parts(builder: ir.IRBuilder, words: list[ir.Value], addresses: list[ir.Value]) -> None:
+    """Store vectors of s16 that follow each other, an equal part of them at each address."""
+    count = words[0].type.count
+    part = len(words) * count // len(addresses)
+    for i, address in enumerate(addresses):
+        for start in range(i * part, (i + 1) * part, min(part, count)):
+            word, first = divmod(start, count)
+            own = shuffle(builder, words[word], words[word], range(first, first + min(part, count)))
+            store(builder, own, offset(builder, address, 2 * (start - i * part)))
 
 
 def _emit_bytes(

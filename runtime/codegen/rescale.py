@@ -202,17 +202,24 @@ def emit_sums(
     return sums
 
 
-def emit_s16_stores(
-    builder: ir.IRBuilder, value: ir.Value, addresses: Sequence[ir.Value], parameters: ir.Value
-) -> None:
-    """Clamp one vector of results and store each four lanes as s16 at its own address."""
+def emit_s16(builder: ir.IRBuilder, p: Primitive, values: Sequence[ir.Value], parameters: ir.Value) -> list[ir.Value]:
+    """One pixel's 1, 2 or 4 vectors of results, clamped, as vectors of s16 with its channels in order."""
     zp, lo, hi = (
-        splat(builder, builder.trunc(parameter(builder, parameters, name), I32), value.type) for name in PARAMETERS[:3]
+        splat(builder, builder.trunc(parameter(builder, parameters, name), I32), p.s32) for name in PARAMETERS[:3]
     )
-    value = clamp(builder, builder.add(value, zp), lo, hi)
-    for start, address in zip(range(0, value.type.count, 4), addresses, strict=True):
-        quarter = shuffle(builder, value, value, range(start, start + 4))
-        store(builder, builder.trunc(quarter, vector(I16, 4)), address)
+    values = [clamp(builder, builder.add(value, zp), lo, hi) for value in values]
+    if len(values) == 1:
+        return [builder.trunc(values[0], vector(I16, p.lanes))]
+    packed = [p.pack_s16(builder, x, y) for x, y in zip(values[::2], values[1::2], strict=True)]
+    if len(packed) == 1:
+        return packed
+    # Each has 8 channels in a 16-byte lane, and they alternate.
+    groups = [
+        list(range(start, start + 8)) for lane in range(0, 2 * p.lanes, 8) for start in (lane, 2 * p.lanes + lane)
+    ]
+    order = [index for group in groups for index in group]
+    first, second = packed
+    return [shuffle(builder, first, second, order[start : start + 2 * p.lanes]) for start in (0, 2 * p.lanes)]
 
 
 def emit_s32_stores(builder: ir.IRBuilder, value: ir.Value, addresses: Sequence[ir.Value]) -> None:

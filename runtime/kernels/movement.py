@@ -70,6 +70,9 @@ def copy(operands: int, share: int, shares: int) -> None:
         elif itemsize == 1:
             for i in range(inner):
                 store_u8(target + target_at, i * target_step, load_u8(source + at, i * step))
+        elif itemsize == 2:
+            for i in range(inner):
+                store_s16(target + 2 * target_at, i * target_step, load_s16(source + 2 * at, i * step))
         else:
             for i in range(inner):
                 move(source, at + i * step, target, target_at + i * target_step, itemsize)

@@ -39,16 +39,37 @@ def lower_alias(lowering: Lowering, node: Node, op: Reshape | Identity | Observe
 
 @lowers(Transpose)
 def lower_transpose(lowering: Lowering, node: Node, op: Transpose) -> None:
-    """A walk of the operand with its steps permuted."""
-    shape = lowering.shape(node.operands[0])
-    steps = contiguous_steps(shape)
-    sizes = [shape[axis] for axis in op.perm]
-    _gather(lowering, node, node.result, sizes, [steps[axis] for axis in op.perm])
+    """A walk of the operand with its axes permuted."""
+    blocks = node.operands[0].producer
+    if blocks is not None and _transposition_of(blocks) is node and isinstance(blocks.op, DepthToSpace):
+        source, axes = blocks.operands[0], _block_axes(lowering, blocks, blocks.op)
+    else:
+        source, shape = node.operands[0], lowering.shape(node.operands[0])
+        axes = [[axis] for axis in zip(shape, contiguous_steps(shape), strict=True)]
+    _walk_axes(lowering, node, source, [part for axis in op.perm for part in axes[axis]])
 
 
 @lowers(DepthToSpace)
 def lower_depth_to_space(lowering: Lowering, node: Node, op: DepthToSpace) -> None:
-    """A transposition of [n, h, w, c·b²] or [n, c·b², h, w] with its channel axis taken apart."""
+    """A transposition of [n, h, w, c·b²] or [n, c·b², h, w] with its channel axis taken apart.
+
+    One with the transposition after it is a single walk.
+    """
+    if _transposition_of(node) is None:
+        axes = _block_axes(lowering, node, op)
+        _walk_axes(lowering, node, node.operands[0], [part for axis in axes for part in axis])
+
+
+def _transposition_of(node: Node) -> Node | None:
+    """The transposition that is all that uses the result of a DepthToSpace."""
+    if not isinstance(node.op, DepthToSpace) or node.result.is_output or node.result.use_count != 1:
+        return None
+    user = node.result.users[0]
+    return user if isinstance(user.op, Transpose) else None
+
+
+def _block_axes(lowering: Lowering, node: Node, op: DepthToSpace) -> list[list[tuple[int, int]]]:
+    """For each axis of the result its parts, from the outside: (size, step in the source)."""
     shape, b = lowering.shape(node.operands[0]), op.blocksize
     channels_first = op.layout == "nchw"
     n, h, w, depth = (shape[i] for i in ((0, 2, 3, 1) if channels_first else (0, 1, 2, 3)))
@@ -58,8 +79,13 @@ def lower_depth_to_space(lowering: Lowering, node: Node, op: DepthToSpace) -> No
     order = ["n", *parts, "h", "w"] if channels_first else ["n", "h", "w", *parts]
     extent = {"n": n, "h": h, "w": w, **parts}
     steps = dict(zip(order, contiguous_steps([extent[axis] for axis in order]), strict=True))
-    target = "nchywx" if channels_first else "nhywxc"
-    _gather(lowering, node, node.result, [extent[axis] for axis in target], [steps[axis] for axis in target])
+    target = ("n", "c", "hy", "wx") if channels_first else ("n", "hy", "wx", "c")
+    return [[(extent[part], steps[part]) for part in axis] for axis in target]
+
+
+def _walk_axes(lowering: Lowering, node: Node, source: Value, parts: list[tuple[int, int]]) -> None:
+    """Let the node's result walk `source` along axes of (size, step), from the outside."""
+    _gather(lowering, node, node.result, [size for size, _ in parts], [step for _, step in parts], source=source)
 
 
 @lowers(Slice)
@@ -138,17 +164,24 @@ def lower_pad(lowering: Lowering, node: Node, op: Pad) -> None:
 
 
 def _gather(
-    lowering: Lowering, node: Node, result: Value, sizes: Sequence[int], steps: Sequence[int], *, offset: int = 0
+    lowering: Lowering,
+    node: Node,
+    result: Value,
+    sizes: Sequence[int],
+    steps: Sequence[int],
+    *,
+    offset: int = 0,
+    source: Value | None = None,
 ) -> None:
-    """Let `result`, of the given sizes, walk the node's operand in the given steps from element `offset`."""
-    source = lowering.buffer(node.operands[0])
+    """Let `result`, of the given sizes, walk `source`, or the node's operand, in the given steps from `offset`."""
+    buffer = lowering.buffer(source or node.operands[0])
     walk = merged_walk(sizes, steps, contiguous_steps(sizes))
     count = math.prod(sizes)
-    in_order = offset == 0 and walk.steps[0] == walk.steps[1] and count == math.prod(source.shape)
+    in_order = offset == 0 and walk.steps[0] == walk.steps[1] and count == math.prod(buffer.shape)
     if in_order and lowering.placed_in(result) is None:
-        lowering.alias(result, lowering.build.view(source, result.name, lowering.shape(result)))
+        lowering.alias(result, lowering.build.view(buffer, result.name, lowering.shape(result)))
         return
-    gather_into(lowering, node, source, lowering.result(result), walk, offset=offset)
+    gather_into(lowering, node, buffer, lowering.result(result), walk, offset=offset)
 
 
 def gather_into(lowering: Lowering, node: Node, source: Buffer, out: Buffer, walk: Walk, *, offset: int = 0) -> None:
@@ -169,11 +202,14 @@ def gather_into(lowering: Lowering, node: Node, source: Buffer, out: Buffer, wal
 
 
 def _with_good_inner_axis(walk: Walk, itemsize: int) -> Walk:
-    """The walk of a copy with its longest axis inside, unless rows of bytes in order are long enough as they are."""
+    """The walk of a copy with its longest axis inside, unless rows of bytes in order are long enough as they are.
+
+    Of equally long ones the innermost: its elements are the closest.
+    """
     last = len(walk.sizes) - 1
     if walk.steps[0][last] == walk.steps[1][last] == 1 and walk.sizes[last] * itemsize >= _GOOD_ROW_BYTES:
         return walk
-    longest = max(range(last + 1), key=lambda axis: walk.sizes[axis])
+    longest = max(range(last + 1), key=lambda axis: (walk.sizes[axis], axis))
     order = [*(axis for axis in range(last + 1) if axis != longest), longest]
     steps = tuple(tuple(row[axis] for axis in order) for row in walk.steps)
     return Walk(tuple(walk.sizes[axis] for axis in order), steps)
