@@ -22,6 +22,7 @@ from qcompiler.runtime.codegen.matrix_unit import (
 from qcompiler.runtime.codegen.primitives import Primitive, TileShape
 from qcompiler.runtime.codegen.rescale import FIELDS
 from qcompiler.runtime.codegen.vectors import (
+    PREFETCH_BYTES,
     I1,
     I8,
     I32,
@@ -32,14 +33,12 @@ from qcompiler.runtime.codegen.vectors import (
     emit_loop,
     load,
     offset,
+    prefetch,
     splat_constant,
     stack_bytes,
     store,
     vector,
 )
-
-PREFETCH_BYTES = 8192
-"""How far ahead weights are asked for."""
 
 
 @dataclass(frozen=True)
@@ -221,13 +220,10 @@ def _emit_sums(
 
 def _emit_prefetch(builder: ir.IRBuilder, shape: TileShape, weights: ir.Value, is_first: ir.Value) -> None:
     """Ask for weights of a later step, if this is the tile that reads them first; those of other tiles follow them."""
-    prefetch, prefetched = builder.append_basic_block("prefetch"), builder.append_basic_block("prefetched")
-    builder.cbranch(is_first, prefetch, prefetched)
-    builder.position_at_end(prefetch)
-    read, high_locality, data = (ir.Constant(I32, value) for value in (0, 3, 1))
-    for line in range(shape.vectors * ROWS):
-        pointer = builder.inttoptr(offset(builder, weights, PREFETCH_BYTES + line * 64), I8.as_pointer())
-        call(builder, "llvm.prefetch.p0", ir.VoidType(), pointer, read, high_locality, data)
+    ahead, prefetched = builder.append_basic_block("prefetch"), builder.append_basic_block("prefetched")
+    builder.cbranch(is_first, ahead, prefetched)
+    builder.position_at_end(ahead)
+    prefetch(builder, offset(builder, weights, PREFETCH_BYTES), shape.vectors * REGISTER_BYTES)
     builder.branch(prefetched)
     builder.position_at_end(prefetched)
 

@@ -17,7 +17,18 @@ from qcompiler.runtime.codegen.intrinsics import emitted
 from qcompiler.runtime.codegen.matrix_unit_tile import Operands, Results, emit_unit_tiles
 from qcompiler.runtime.codegen.primitives import Primitive, TileShape, emitted_primitive
 from qcompiler.runtime.codegen.rescale import field, record_bytes
-from qcompiler.runtime.codegen.vectors import I8, I32, I64, branch_back, constant, load, offset, splat
+from qcompiler.runtime.codegen.vectors import (
+    I8,
+    I32,
+    I64,
+    PREFETCH_BYTES,
+    branch_back,
+    constant,
+    load,
+    offset,
+    prefetch,
+    splat,
+)
 
 
 @emitted(types.void, types.int64, types.int64)
@@ -158,6 +169,8 @@ def _emit_sums(
         load(builder, offset(builder, at_weights, v * p.vector_bytes), p.operand_type, p.vector_bytes)
         for v in range(shape.vectors)
     ]
+    if shape.pixels == 1:  # each weight is read once, and memory is the limit
+        prefetch(builder, offset(builder, at_weights, PREFETCH_BYTES), shape.vectors * p.vector_bytes)
     new = {}
     for m in range(shape.pixels):
         address = builder.gep(row[m], [at_byte], source_etype=I8)

@@ -5,6 +5,10 @@ from collections.abc import Callable, Sequence
 from llvmlite import ir
 from numba.core import cgutils
 
+LINE_BYTES = 64  # of the caches
+PREFETCH_BYTES = 8192
+"""How far ahead weights that are read for the first time are asked for."""
+
 I1, I8, I16, I32, I64 = map(ir.IntType, (1, 8, 16, 32, 64))
 
 
@@ -104,6 +108,14 @@ def stack_bytes(builder: ir.IRBuilder, count: int, name: str) -> ir.Value:
     variable = cgutils.alloca_once(builder, ir.ArrayType(I8, count), name=name)
     variable.align = 64
     return builder.ptrtoint(variable, I64)
+
+
+def prefetch(builder: ir.IRBuilder, address: ir.Value, count: int) -> None:
+    """Ask for the cache lines of `count` bytes; the address may be any."""
+    read, high_locality, data = (ir.Constant(I32, value) for value in (0, 3, 1))
+    for start in range(0, count, LINE_BYTES):
+        pointer = builder.inttoptr(offset(builder, address, start), I8.as_pointer())
+        call(builder, "llvm.prefetch.p0", ir.VoidType(), pointer, read, high_locality, data)
 
 
 def call(builder: ir.IRBuilder, name: str, result: ir.Type, *arguments: ir.Value) -> ir.Value:

@@ -10,6 +10,7 @@ from qcompiler.errors import PluginError, UnsupportedOpError, VerifyError
 from qcompiler.ir import DType, Graph, Stage, TensorType, Value
 from qcompiler.ir.ops import (
     Concat,
+    DepthToSpace,
     HardSwish,
     Identity,
     IntAdd,
@@ -202,6 +203,23 @@ def test_a_transposition_that_moves_nothing_is_a_view():
     graph, x = integer_graph((5, 1, 7, 1))
     graph.add_output(graph.add_node(Transpose((1, 0, 3, 2)), [x]).result)
     assert kernels_of(lower(PackedModel(graph), {})) == []
+
+
+@pytest.mark.parametrize("mode", ["DCR", "CRD"])
+@pytest.mark.parametrize(("layout", "perm"), [("nhwc", (0, 3, 1, 2)), ("nchw", (0, 2, 3, 1)), ("nhwc", (2, 1, 3, 0))])
+@pytest.mark.parametrize("dtype", [DType.U8, DType.S16])
+def test_depth_to_space_and_its_transposition_are_one_walk(run_in_shares, mode, layout, perm, dtype):
+    graph = Graph("blocks", Stage.INTEGER)
+    x = graph.add_input("x", TensorType(dtype, (2, 5, 3, 27) if layout == "nhwc" else (2, 27, 5, 3)))
+    blocks = graph.add_node(DepthToSpace(3, mode, layout), [x]).result
+    graph.add_output(graph.add_node(Transpose(perm), [blocks]).result, "y")
+    feeds = {"x": np.arange(2 * 5 * 3 * 27).reshape(x.type.shape).astype(dtype.numpy)}
+    assert kernels_of(lower(PackedModel(graph), {})) == ["copy"]
+    assert np.array_equal(run_in_shares(graph, feeds, 2)["y"], reference.run(graph, feeds)["y"])
+    graph.add_output(blocks, "z")
+    assert kernels_of(lower(PackedModel(graph), {})) != ["copy"]
+    got, expected = run_in_shares(graph, feeds, 2), reference.run(graph, feeds)
+    assert all(np.array_equal(got[name], array) for name, array in expected.items())
 
 
 def concat_of_tables(shape, axis: int, *, also_output: bool = False) -> Graph:
