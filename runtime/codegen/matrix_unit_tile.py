@@ -22,11 +22,11 @@ from qcompiler.runtime.codegen.matrix_unit import (
 from qcompiler.runtime.codegen.primitives import Primitive, TileShape
 from qcompiler.runtime.codegen.rescale import FIELDS
 from qcompiler.runtime.codegen.vectors import (
-    PREFETCH_BYTES,
     I1,
     I8,
     I32,
     I64,
+    PREFETCH_BYTES,
     branch_back,
     call,
     constant,

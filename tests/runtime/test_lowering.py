@@ -213,7 +213,7 @@ def test_depth_to_space_and_its_transposition_are_one_walk(run_in_shares, mode, 
     x = graph.add_input("x", TensorType(dtype, (2, 5, 3, 27) if layout == "nhwc" else (2, 27, 5, 3)))
     blocks = graph.add_node(DepthToSpace(3, mode, layout), [x]).result
     graph.add_output(graph.add_node(Transpose(perm), [blocks]).result, "y")
-    feeds = {"x": np.arange(2 * 5 * 3 * 27).reshape(x.type.shape).astype(dtype.numpy)}
+    feeds = {"x": np.arange(2 * 5 * 3 * 27).reshape([int(d) for d in x.type.shape]).astype(dtype.numpy)}
     assert kernels_of(lower(PackedModel(graph), {})) == ["copy"]
     assert np.array_equal(run_in_shares(graph, feeds, 2)["y"], reference.run(graph, feeds)["y"])
     graph.add_output(blocks, "z")
