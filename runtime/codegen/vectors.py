@@ -3,7 +3,6 @@
 from collections.abc import Callable, Sequence
 
 from llvmlite import ir
-from numba.core import cgutils
 
 LINE_BYTES = 64  # of the caches
 PREFETCH_BYTES = 8192
@@ -105,7 +104,8 @@ def stack_bytes(builder: ir.IRBuilder, count: int, name: str) -> ir.Value:
     for instruction in builder.function.entry_basic_block.instructions:
         if instruction.name == name:
             return builder.ptrtoint(instruction, I64)
-    variable = cgutils.alloca_once(builder, ir.ArrayType(I8, count), name=name)
+    with builder.goto_entry_block():  # Numba's own helper would set every byte to zero, one by one
+        variable = builder.alloca(ir.ArrayType(I8, count), name=name)
     variable.align = 64
     return builder.ptrtoint(variable, I64)
 
