@@ -18,7 +18,7 @@ from qcompiler.ir.types import bind_shape, split_dim
 from qcompiler.pass_manager import Pass, PassContext, register_pass
 from qcompiler.passes.precision import wide_values
 
-_BATCH_BYTES = 64 << 20
+_BATCH_BYTES = 8 << 20  # so that a value is counted while it is in the cache, and few samples make no long batches
 _MOST_SAMPLES = 32
 _OUTLIER_RATIO = 50.0
 
@@ -109,19 +109,19 @@ def _from_batch_norm(node: Node, context: PassContext) -> tuple[float, float] | 
 
 
 def _collect(graph: Graph, observers: dict[str, Node], context: PassContext) -> dict[str, Statistics]:
-    statistics = {key: Statistics() for key in observers}
-    observed = ObservedGraph(graph, frozenset(observers), context.threads, context.progress)
+    observed = ObservedGraph(graph, list(observers), context.threads, context.progress)
     total = 0
     if context.progress is not None:  # counting reads the data once more
         total = SAMPLES if context.calibration is None else len(context.calibration)
     for batch in _batches(graph, observers, context):
-        for key, values in observed.run(batch.feeds).items():
-            statistics[key].add(values)
-            if statistics[key].nans or statistics[key].infinities:
-                raise _not_finite(observed, observers, batch)
+        outputs = observed.add(batch.feeds)
+        if observed.first_not_finite() is not None:
+            raise _not_finite(graph, observers, batch, context)
+        if context.float_outputs is not None:
+            context.float_outputs.add(batch, outputs)
         if context.progress is not None:
             context.progress("calibrating", batch.first + batch.size, total)
-    return statistics
+    return observed.statistics()
 
 
 def _batches(graph: Graph, observers: dict[str, Node], context: PassContext) -> Iterator[Batch]:
@@ -142,19 +142,22 @@ def _batch_size(observers: dict[str, Node]) -> int:
     return max(1, min(_MOST_SAMPLES, _BATCH_BYTES // max(per_sample, 1)))
 
 
-def _not_finite(observed: ObservedGraph, observers: dict[str, Node], batch: Batch) -> CalibrationDataError:
+def _not_finite(
+    graph: Graph, observers: dict[str, Node], batch: Batch, context: PassContext
+) -> CalibrationDataError:
     """The error that names the first sample of the batch, and the first value in it, with a NaN or Inf."""
     for sample in range(batch.size):
         rows = {name: array.shape[0] // batch.size for name, array in batch.feeds.items()}
         feeds = {n: a[sample * rows[n] : (sample + 1) * rows[n]] for n, a in batch.feeds.items()}
-        for key, values in observed.run(feeds).items():
-            if not np.isfinite(values).all():
-                value = observers[key].operands[0]
-                where = f"computed by node '{value.producer.name}'" if value.producer else "an input"
-                return CalibrationDataError(
-                    f"sample {batch.first + sample} of the calibration data makes NaN or Inf in %{value.name} "
-                    f"({where}): the float model itself overflows there; remove or repair that sample"
-                )
+        observed = ObservedGraph(graph, list(observers), context.threads)
+        observed.add(feeds)
+        if (key := observed.first_not_finite()) is not None:
+            value = observers[key].operands[0]
+            where = f"computed by node '{value.producer.name}'" if value.producer else "an input"
+            return CalibrationDataError(
+                f"sample {batch.first + sample} of the calibration data makes NaN or Inf in %{value.name} "
+                f"({where}): the float model itself overflows there; remove or repair that sample"
+            )
     return CalibrationDataError("the calibration data makes NaN or Inf in the float model")
 
 

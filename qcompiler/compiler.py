@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qcompiler.calibration.data import open_source
+from qcompiler.calibration.outputs import FloatOutputs
 from qcompiler.errors import UsageError
 from qcompiler.evaluation import evaluate
 from qcompiler.importer import import_model
@@ -116,14 +117,22 @@ def compile(  # noqa: PLR0913  # the options of the command line, all but three 
         allow_float=allow_float,
         threads=threads,
         progress=hooks.progress,
+        float_outputs=FloatOutputs(graph, _CALIBRATION_SAMPLES_EVALUATED) if checked is source else None,
     )
     manager = PassManager(pipeline, callbacks=hooks.between_passes, reproducer_dir=reproducer_dir)
     results = manager.run(graph, context)
 
     evaluation = None
     if checked is not None:
-        limit = None if validation is not None else _CALIBRATION_SAMPLES_EVALUATED
-        evaluation = evaluate(float_graph, graph, checked, threads=threads, limit=limit, progress=hooks.progress)
+        evaluation = evaluate(
+            float_graph,
+            graph,
+            checked,
+            threads=threads,
+            limit=None if validation is not None else _CALIBRATION_SAMPLES_EVALUATED,
+            known=context.float_outputs,
+            progress=hooks.progress,
+        )
     interface = interface_facts(graph)
     if io == "integer":
         ExposeIntegerIo().run(graph, context)

@@ -21,6 +21,7 @@ from qcompiler.suggestions import did_you_mean
 
 if TYPE_CHECKING:
     from qcompiler.calibration.data import CalibrationSource
+    from qcompiler.calibration.outputs import FloatOutputs
 
 ENTRY_POINT_GROUP = "qcompiler.passes"
 
@@ -45,6 +46,7 @@ class PassContext:
         calibration: the samples, or None when the user gave none.
         calibration_method: ``minmax``, ``percentile``, ``entropy`` or ``mse``.
         calibration_digest: SHA-256 of the statistics, set by the calibrating pass.
+        float_outputs: collects the graph's outputs on the samples, while they are calibrated on, if somebody wants them.
         batch_norm_ranges: estimated range of the result of each normalized conv or gemm, by the node's name.
         allow_float: whether nodes without an integer form may stay float.
         threads: threads for running the observed graph; None for the default.
@@ -54,6 +56,7 @@ class PassContext:
     calibration: "CalibrationSource | None" = None
     calibration_method: str = "mse"
     calibration_digest: str | None = None
+    float_outputs: "FloatOutputs | None" = None
     batch_norm_ranges: dict[str, tuple[float, float]] = field(default_factory=dict)
     allow_float: bool = False
     threads: int | None = None

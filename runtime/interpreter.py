@@ -149,7 +149,7 @@ class _OperandTable:
                     continue
                 root, offset = operand.root.id, operand.root_offset
                 match program.storage(operand):
-                    case Storage.CONSTANT:
+                    case Storage.CONSTANT | Storage.STATE:
                         words[position] = program.constants[root].ctypes.data + offset
                     case Storage.ARENA:
                         arena.append((position, placement.offsets[root] + offset))

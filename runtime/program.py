@@ -39,6 +39,7 @@ class Storage(enum.StrEnum):
     INPUT = "input"  # the caller's array, or an aligned copy of it
     OUTPUT = "output"  # the array that the call returns
     CONSTANT = "constant"  # an array of the program
+    STATE = "state"  # an array that outlives calls, and that instructions change
     ARENA = "arena"  # placed by the planner
 
 
@@ -106,6 +107,7 @@ class Instruction:
         overwrites: written word -> read word whose memory it may take over if the latter's value is not
             needed afterwards. The kernel promises that each share reads only those bytes of the one that it
             itself writes of the other, at the same byte positions, and reads an element before writing it.
+        updates: words whose buffers are states, which the kernel reads and changes.
         shares: the most shares that the work is cut into (1: not divisible). The kernel is called with
             `share` in 0..n-1 for one n in 1..shares.
         cost: predicted nanoseconds on one thread; decides whether helper threads are woken and how finely the
@@ -118,6 +120,7 @@ class Instruction:
     writes: tuple[str, ...]
     scratch: tuple[str, ...] = ()
     overwrites: Mapping[str, str] = field(default_factory=dict)
+    updates: tuple[str, ...] = ()
     shares: int = 1
     cost: float = 0.0
     label: str = ""
@@ -168,10 +171,11 @@ class Program:
 
     Attributes:
         buffers: all buffers; `buffers[i].id == i`.
-        constants: buffer id -> C-contiguous array that starts at a multiple of `ALIGNMENT`.
+        constants: buffer id -> C-contiguous array that starts at a multiple of `ALIGNMENT`; states too.
         inputs: ports in the order of `Plan.run`'s arguments; their buffers are no views and are only read.
         outputs: ports in the order of `Plan.run`'s results. A port may name any buffer; where it covers its
             root it is written in the returned array directly, else it is copied at the end of the call.
+        states: ids of those constants that instructions change; calls of a program that has any must not overlap.
     """
 
     instructions: tuple[Instruction, ...]
@@ -179,10 +183,11 @@ class Program:
     constants: Mapping[int, AnyArray]
     inputs: tuple[Port, ...]
     outputs: tuple[Port, ...]
+    states: frozenset[int] = frozenset()
 
     @cached_property
     def _storage(self) -> Mapping[int, Storage]:
-        found = dict.fromkeys(self.constants, Storage.CONSTANT)
+        found = dict.fromkeys(self.constants, Storage.CONSTANT) | dict.fromkeys(self.states, Storage.STATE)
         found.update((port.buffer.id, Storage.INPUT) for port in self.inputs)
         for port in self.outputs:
             root = port.buffer.root

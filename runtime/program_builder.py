@@ -26,6 +26,7 @@ class ProgramBuilder:
         self._buffers: list[Buffer] = []
         self._instructions: list[Instruction] = []
         self._constants: dict[int, AnyArray] = {}
+        self._states: set[int] = set()
         # By id() of the caller's array, which must stay alive as long as its id is a key.
         self._constant_of: dict[int, tuple[AnyArray, Buffer]] = {}
         self._inputs: list[Port] = []
@@ -61,6 +62,12 @@ class ProgramBuilder:
         self._constant_of[id(array)] = array, buffer
         return buffer
 
+    def state(self, name: str, array: AnyArray) -> Buffer:
+        """The memory of `array` itself, contiguous and aligned, for instructions to change."""
+        buffer = self.constant(name, array)
+        self._states.add(buffer.id)
+        return buffer
+
     def view(
         self,
         parent: Buffer,
@@ -92,13 +99,14 @@ class ProgramBuilder:
         writes: Sequence[str],
         scratch: Sequence[str] = (),
         overwrites: Mapping[str, str] | None = None,
+        updates: Sequence[str] = (),
         shares: int = 1,
         cost: float = 0.0,
         label: str = "",
     ) -> Instruction:
         """Append one kernel call; the arguments are the attributes of `Instruction`."""
         instruction = Instruction(
-            kernel, operands, tuple(writes), tuple(scratch), overwrites or {}, shares, cost, label
+            kernel, operands, tuple(writes), tuple(scratch), overwrites or {}, tuple(updates), shares, cost, label
         )
         self._instructions.append(instruction)
         return instruction
@@ -111,6 +119,7 @@ class ProgramBuilder:
             self._constants,
             tuple(self._inputs),
             tuple(self._outputs),
+            frozenset(self._states),
         )
 
     def _add(self, buffer: Buffer) -> Buffer:

@@ -1,6 +1,7 @@
 """Runs a graph of the float, observed or integer stage on compiled kernels, for inputs of any shape that fits it."""
 
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 
 from qcompiler.ir import AnyArray, Graph
 from qcompiler.ir.types import bind_shape, split_dim
@@ -27,6 +28,8 @@ class Session:
 
     Args:
         graph: a graph whose stage is float, observed or integer.
+        counters: by the key of an `observe` node, what counts its operand's elements in every call; with any, calls
+            must not overlap. See `qcompiler.runtime.kernels.observation`.
         threads: default: one for each physical core that the process may use.
         progress: told of each kernel that has to be compiled because no cache has it.
 
@@ -34,10 +37,17 @@ class Session:
         UsageError: `threads` is not a positive integer.
     """
 
-    def __init__(self, graph: Graph, *, threads: int | None = None, progress: Progress | None = None) -> None:
+    def __init__(
+        self,
+        graph: Graph,
+        *,
+        threads: int | None = None,
+        progress: Progress | None = None,
+        counters: Mapping[str, AnyArray] = MappingProxyType({}),
+    ) -> None:
         self.graph = graph
         self.threads = thread_count(threads)
-        self._model = PackedModel(graph)
+        self._model = PackedModel(graph, counters)
         on_kernel = None if progress is None else _KernelProgress(progress)
         self._plans = PlanCache(self._program, self.threads, progress=on_kernel)
 

@@ -31,7 +31,8 @@ def verify_program(program: Program, words_of: Mapping[str, tuple[str, ...]]) ->
 
     Raises:
         VerifyError: buffers, constants or ports are inconsistent; an instruction does not fit its kernel; a
-            buffer is read before it is written, written twice, or written though it is an input or a constant.
+            buffer is read before it is written, written twice, or written though it is an input or a constant; a state
+            is used by an instruction that does not update it.
     """
     _check_buffers(program)
     _check_ports(program)
@@ -96,7 +97,7 @@ class _Defined:
         modified = {**instruction.writes_of, **instruction.scratch_of}
         for word, buffer in modified.items():
             storage = self._program.storage(buffer)
-            if storage in (Storage.INPUT, Storage.CONSTANT):
+            if storage in (Storage.INPUT, Storage.CONSTANT, Storage.STATE):
                 raise VerifyError(f"{word!r} writes {buffer} ({buffer.name!r}), which is {storage}")
             for other_word, other in instruction.operands.items():
                 if other_word != word and isinstance(other, Buffer) and _same_bytes(buffer, other):
@@ -148,6 +149,8 @@ def _check_buffers(program: Program) -> None:
             raise VerifyError(f"{_described(buffer)} is a view of a later or unknown buffer")
         elif buffer.offset < 0 or buffer.offset + buffer.nbytes > parent.nbytes:
             raise VerifyError(f"{_described(buffer)} reaches outside {_described(parent)}")
+    if not program.states <= program.constants.keys():
+        raise VerifyError("a state has no array")
     for index, array in program.constants.items():
         if not 0 <= index < len(program.buffers) or program.buffers[index].parent is not None:
             raise VerifyError(f"constant {index} is not the id of a buffer that owns its bytes")
@@ -200,6 +203,9 @@ def _check_operands(program: Program, instruction: Instruction, words_of: Mappin
     for written, read in instruction.overwrites.items():
         if written not in instruction.writes or read not in buffers.difference(modified):
             raise VerifyError(f"{written!r} cannot overwrite {read!r}: one must be written, the other read")
+    states = {word for word in buffers if program.storage(instruction.buffer(word)) is Storage.STATE}
+    if states != set(instruction.updates):
+        raise VerifyError(f"updates {', '.join(instruction.updates)}, but its states are {', '.join(sorted(states))}")
     if instruction.shares < 1:
         raise VerifyError(f"{instruction.shares} shares")
     if not (math.isfinite(instruction.cost) and instruction.cost >= 0):

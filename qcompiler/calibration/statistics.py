@@ -83,6 +83,11 @@ class Statistics:
         self.maximum = max(self.maximum, other.maximum)
         self.bins += other.bins
 
+    @classmethod
+    def of_counts(cls, bins: npt.NDArray[np.int64], minimum: float, maximum: float) -> "Statistics":
+        """Of finite elements that were counted elsewhere, in the same bins s64[65536]; they are not copied."""
+        return cls(int(bins.sum()), 0, 0, minimum, maximum, bins)
+
     def histogram(self) -> Histogram:
         """The non-empty bins by value; bin edges are those of the bit pattern, cut to [minimum, maximum]."""
         edges = (np.arange(_NON_FINITE + 1, dtype=np.uint32) << np.uint32(16)).view(np.float32).astype(np.float64)

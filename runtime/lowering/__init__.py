@@ -16,6 +16,7 @@ from qcompiler.runtime.lowering import (  # noqa: F401  # registers the rules
     float_linear,
     float_pooling,
     integer_linear,
+    observation,
     pooling,
 )
 from qcompiler.runtime.lowering.context import Lowering, PackedModel, lowers, rule_for

@@ -7,6 +7,7 @@ A rule turns one node into instructions and is registered for the op's class::
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 from qcompiler.errors import PluginError, UnsupportedOpError
@@ -50,10 +51,16 @@ class PackedModel:
     """A graph with its constants in the forms that kernels want.
 
     Packing depends on no input shape, so it is done once, on demand, and shared by the programs of all shapes.
+
+    Attributes:
+        graph: the graph.
+        counters: key of an `observe` node -> what counts its operand's elements; see
+            `qcompiler.runtime.kernels.observation`.
     """
 
-    def __init__(self, graph: Graph) -> None:
+    def __init__(self, graph: Graph, counters: Mapping[str, AnyArray] = MappingProxyType({})) -> None:
         self.graph = graph
+        self.counters = counters
         self._arrays: dict[tuple[str, str], AnyArray] = {}
         self._objects: dict[tuple[str, str], object] = {}
 

@@ -12,7 +12,6 @@ from qcompiler.ir.ops import (
     DepthToSpace,
     Identity,
     IntPad,
-    Observe,
     Pad,
     Reshape,
     Slice,
@@ -30,8 +29,7 @@ _COPY_NS, _GATHER_NS, _ROW_NS = 0.05, 0.7, 4.0  # a byte in a row, an element ou
 
 @lowers(Reshape)
 @lowers(Identity)
-@lowers(Observe)
-def lower_alias(lowering: Lowering, node: Node, op: Reshape | Identity | Observe) -> None:  # noqa: ARG001
+def lower_alias(lowering: Lowering, node: Node, op: Reshape | Identity) -> None:  # noqa: ARG001
     """The same bytes under the result's shape."""
     value, result = node.operands[0], node.result
     lowering.alias(result, lowering.build.view(lowering.buffer(value), result.name, lowering.shape(result)))

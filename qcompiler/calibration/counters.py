@@ -1,0 +1,54 @@
+"""What the `observe` kernels of one observed graph count, and the statistics made of it."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from qcompiler.calibration.statistics import Statistics
+from qcompiler.ir import AnyArray
+from qcompiler.runtime.kernels.observation import BINS_AT, ROW
+from qcompiler.runtime.program import ALIGNMENT
+
+_MOST_ROWS = 16
+_INFINITY_KEY = 0x7F800000
+
+
+class Counters:
+    """A counter for each observed value, in one array s64[keys, rows, ROW]; pages that no element falls in stay unused.
+
+    Args:
+        keys: of the `observe` nodes.
+        threads: how many may count at a time.
+    """
+
+    def __init__(self, keys: Sequence[str], threads: int) -> None:
+        shape = len(keys), min(threads, _MOST_ROWS), ROW
+        size = int(np.prod(shape))
+        raw = np.zeros(size + ALIGNMENT // 8, np.int64)  # not aligned by a copy, which would touch all of it
+        skip = -raw.ctypes.data % ALIGNMENT // 8
+        self._all = raw[skip : skip + size].reshape(shape)
+        self.by_key: dict[str, AnyArray] = dict(zip(keys, self._all, strict=True))
+
+    def first_not_finite(self) -> str | None:
+        """The first of the keys for which a NaN or infinity has been counted."""
+        # The key of -inf is the complement of that of +inf, so one bound does for both words.
+        beyond = self._all[:, :, :2].max(axis=(1, 2), initial=0) >= (1 << 31) + _INFINITY_KEY
+        return next((key for key, found in zip(self.by_key, beyond, strict=True) if found), None)
+
+    def statistics(self) -> dict[str, Statistics]:
+        """Of all elements counted so far, by key; all of them must be finite."""
+        return {key: _statistics(counter) for key, counter in self.by_key.items()}
+
+
+def _statistics(counter: AnyArray) -> Statistics:
+    highest, lowest = counter[:, 0].max(), counter[:, 1].max()
+    if highest == 0:
+        return Statistics()
+    bins = counter[:, BINS_AT:].sum(axis=0)
+    return Statistics.of_counts(bins, _number(int((1 << 31) - 1 - lowest)), _number(int(highest - (1 << 31))))
+
+
+def _number(key: int) -> float:
+    """The float32 number of a key."""
+    bits = key if key >= 0 else key ^ 0x7FFFFFFF
+    return float(np.int32(bits).view(np.float32))
