@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from qcompiler.calibration.methods import calibration_method, choose_range, method_names
+from qcompiler.calibration.methods import _sample, calibration_method, choose_range, method_names
 from qcompiler.calibration.statistics import Statistics
 from qcompiler.errors import PluginError, UsageError
 
@@ -26,6 +26,29 @@ NORMAL = np.random.default_rng(5).normal(0.0, 1.0, 50_000)
 HEAVY = np.random.default_rng(6).standard_t(3.0, 50_000)
 
 
+def one_by_one(values: Statistics) -> tuple[float, float]:
+    """`mse` by a plain loop over all candidates, in the order in which the first of equal ones wins."""
+    points, weights = _sample(values.histogram())
+
+    def error(low: float, high: float) -> float:
+        scale = (high - low) / 255
+        zero_point = np.rint(-low / scale)
+        levels = np.clip(np.rint(points / scale) + zero_point, 0, 255) - zero_point
+        difference = points - levels * scale
+        return float(np.sum(weights * difference * difference))
+
+    full = min(values.minimum, 0.0), max(values.maximum, 0.0)
+    best, least = full, error(*full)
+    for end in (1, 0, 1, 0):
+        start = best
+        for step in range(1, 64):
+            moved = full[end] * step / 64
+            candidate = (start[0], moved) if end else (moved, start[1])
+            if candidate[0] < candidate[1] and (found := error(*candidate)) < least:
+                best, least = candidate, found
+    return best
+
+
 def test_there_are_four_methods() -> None:
     assert method_names() == ["entropy", "minmax", "mse", "percentile"]
 
@@ -33,6 +56,16 @@ def test_there_are_four_methods() -> None:
 def test_minmax_is_exact() -> None:
     values = NORMAL.astype(np.float32)
     assert choose_range(of(values), "minmax") == (float(values.min()), float(values.max()))
+
+
+@pytest.mark.parametrize(
+    "values",
+    [NORMAL, HEAVY, np.abs(HEAVY), -np.abs(HEAVY), np.clip(3 * NORMAL, 0, 6), HEAVY * 1e-5, NORMAL + 2],
+    ids=["normal", "heavy", "positive", "negative", "clipped", "small", "shifted"],
+)
+def test_mse_is_the_search_over_all_candidates(values: np.ndarray) -> None:
+    statistics = of(values)
+    assert choose_range(statistics, "mse") == one_by_one(statistics)
 
 
 @pytest.mark.parametrize("method", method_names())
