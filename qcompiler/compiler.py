@@ -9,6 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from qcompiler.artifact import encode
 from qcompiler.calibration.data import open_source
 from qcompiler.calibration.outputs import FloatOutputs
 from qcompiler.errors import UsageError
@@ -33,6 +34,8 @@ from qcompiler.version import __version__
 
 if TYPE_CHECKING:
     from onnx import ModelProto  # noqa: TID251  # for the annotation of the public function only
+
+    from qcompiler.runtime.session import Session
 
 DataSource = str | os.PathLike[str] | AnyArray | Iterable[Mapping[str, AnyArray]]
 
@@ -122,11 +125,14 @@ def compile(  # noqa: PLR0913  # the options of the command line, all but three 
     manager = PassManager(pipeline, callbacks=hooks.between_passes, reproducer_dir=reproducer_dir)
     results = manager.run(graph, context)
 
+    from qcompiler.runtime.session import Session
+
+    session = Session(graph, threads=threads, progress=hooks.progress)
     evaluation = None
     if checked is not None:
         evaluation = evaluate(
             float_graph,
-            graph,
+            session,
             checked,
             threads=threads,
             limit=None if validation is not None else _CALIBRATION_SAMPLES_EVALUATED,
@@ -136,6 +142,7 @@ def compile(  # noqa: PLR0913  # the options of the command line, all but three 
     interface = interface_facts(graph)
     if io == "integer":
         ExposeIntegerIo().run(graph, context)
+        session = Session(graph, threads=threads)
 
     model_bytes, model_sha256 = model_facts(model)
     summary: dict[str, Any] = {
@@ -145,7 +152,7 @@ def compile(  # noqa: PLR0913  # the options of the command line, all but three 
         **structure_facts(graph, prove(graph)),
         "model_bytes": model_bytes,
         "artifact_bytes": None,
-        **memory_facts(graph),
+        **memory_facts(session),
         **evaluation_facts(
             evaluation,
             "none" if checked is None else "validation" if validation is not None else "calibration",
@@ -167,10 +174,10 @@ def compile(  # noqa: PLR0913  # the options of the command line, all but three 
         "calibration_sha256": context.calibration_digest,
         "versions": {"qcompiler": __version__} | {name: version(name) for name in ("onnx", "numpy")},
     }
-    compiled = CompiledModel(graph, summary, provenance, tuple(context.remarks))
-    summary["artifact_bytes"] = len(compiled.to_bytes())
+    artifact = encode(graph, summary, provenance)
+    summary["artifact_bytes"] = len(artifact)
     summary["seconds"] = round(time.perf_counter() - started, 3)
-    return CompiledModel(graph, summary, provenance, tuple(context.remarks))
+    return CompiledModel(graph, summary, provenance, tuple(context.remarks), artifact)
 
 
 def interface_facts(graph: Graph) -> dict[str, dict[str, Any]]:
@@ -190,11 +197,9 @@ def _quantization(op: ops.IntQuantize | ops.IntDequantize) -> dict[str, Any]:
     return {"scale": list(op.scale), "zero_point": list(op.zero_point), "axis": op.axis}
 
 
-def memory_facts(graph: Graph) -> dict[str, Any]:
+def memory_facts(session: "Session") -> dict[str, Any]:
     """Arena of one sample as planned, and the least that liveness allows."""
-    from qcompiler.runtime.session import Session
-
-    plan = Session(graph, threads=1).plan_for_one_sample()
+    plan = session.plan_for_one_sample()
     return {"arena_bytes": plan.peak_bytes, "arena_lower_bound_bytes": plan.lower_bound_bytes}
 
 

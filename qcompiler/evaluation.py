@@ -36,7 +36,7 @@ class Evaluation:
 
 def evaluate(
     float_graph: Graph,
-    compiled: Graph,
+    measured: "Session",
     data: CalibrationSource,
     *,
     threads: int | None = None,
@@ -44,10 +44,10 @@ def evaluate(
     known: FloatOutputs | None = None,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> Evaluation:
-    """Compare outputs on (at most `limit`) samples of `data`.
+    """Compare the outputs of a graph and of a compiled session on (at most `limit`) samples of `data`.
 
-    The float outputs that are `known`, of the float passes' graph on the same data, are not computed again, unless those
-    of the first sample are not those of `float_graph`: then a pass has changed what the model computes.
+    The float outputs that are `known`, of the float passes' graph on the same data, are not computed again, unless
+    those of the first sample are not those of `float_graph`: then a pass has changed what the model computes.
 
     Integer outputs (`--io integer`) are compared by their real values.
 
@@ -57,7 +57,6 @@ def evaluate(
     from qcompiler.runtime.session import Session
 
     reference = Session(float_graph, threads=threads, progress=progress)
-    measured = Session(compiled, threads=threads, progress=progress)
     result = Evaluation(sqnr={name: SignalToNoise() for name in float_graph.output_names})
     scores = _class_scores(float_graph)
     total = len(data) if limit is None else min(limit, len(data))

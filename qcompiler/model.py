@@ -33,11 +33,13 @@ class CompiledModel:
         summary: Mapping[str, Any],
         provenance: Mapping[str, Any],
         remarks: tuple[Remark, ...] = (),
+        artifact: bytes | None = None,
     ) -> None:
         self.graph = graph
         self.summary: Mapping[str, Any] = MappingProxyType(dict(summary))
         self.provenance: Mapping[str, Any] = MappingProxyType(dict(provenance))
         self.remarks = remarks
+        self._artifact = artifact
 
     def to_bytes(self, *, mappable: bool = False) -> bytes:
         """The artifact; the same model gives the same bytes, with the same build of zlib.
@@ -45,6 +47,8 @@ class CompiledModel:
         Args:
             mappable: store the weights uncompressed, so that `load` with ``mmap=True`` can leave them in the file.
         """
+        if self._artifact is not None and not mappable:
+            return self._artifact
         return encode(self.graph, self.summary, self.provenance, mappable=mappable)
 
     def save(self, path: str | os.PathLike[str], *, mappable: bool = False) -> None:
