@@ -142,9 +142,7 @@ def _batch_size(observers: dict[str, Node]) -> int:
     return max(1, min(_MOST_SAMPLES, _BATCH_BYTES // max(per_sample, 1)))
 
 
-def _not_finite(
-    graph: Graph, observers: dict[str, Node], batch: Batch, context: PassContext
-) -> CalibrationDataError:
+def _not_finite(graph: Graph, observers: dict[str, Node], batch: Batch, context: PassContext) -> CalibrationDataError:
     """The error that names the first sample of the batch, and the first value in it, with a NaN or Inf."""
     for sample in range(batch.size):
         rows = {name: array.shape[0] // batch.size for name, array in batch.feeds.items()}

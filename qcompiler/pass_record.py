@@ -46,7 +46,7 @@ class PassContext:
         calibration: the samples, or None when the user gave none.
         calibration_method: ``minmax``, ``percentile``, ``entropy`` or ``mse``.
         calibration_digest: SHA-256 of the statistics, set by the calibrating pass.
-        float_outputs: collects the graph's outputs on the samples, while they are calibrated on, if somebody wants them.
+        float_outputs: collects the graph's outputs on the samples while they are calibrated on; None: unwanted.
         batch_norm_ranges: estimated range of the result of each normalized conv or gemm, by the node's name.
         allow_float: whether nodes without an integer form may stay float.
         threads: threads for running the observed graph; None for the default.

@@ -1,16 +1,11 @@
 """Running an observed graph: the one place that decides which executor calibration uses."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING
 
 from qcompiler.calibration.statistics import Statistics
 from qcompiler.errors import UnsupportedOpError
 from qcompiler.ir import AnyArray, Graph, Value, ops
 from qcompiler.runtime.cores import thread_count
-
-if TYPE_CHECKING:
-    from qcompiler.calibration.counters import Counters
-    from qcompiler.runtime.session import Session
 
 Progress = Callable[[str, int, int], None]
 """Told (what, done, total) while something takes long."""

@@ -1,7 +1,7 @@
 """Counting the elements of an observed float32 value.
 
-A counter is an array s64[rows, `ROW`], rows starting at multiples of a cache line, that starts as zeros. Each share of a
-call adds to a row of its own:
+A counter is an array s64[rows, `ROW`], rows starting at multiples of a cache line, that starts as zeros. Each share
+of a call adds to a row of its own:
 
 - words 0 and 1: the largest of 2^31 + key and of 2^31 - 1 - key, the key being the integer that orders float32 numbers
   as their values are ordered (0 where nothing has been counted: the lowest key is that of a NaN);

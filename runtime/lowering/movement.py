@@ -12,6 +12,7 @@ from qcompiler.ir.ops import (
     DepthToSpace,
     Identity,
     IntPad,
+    Observe,
     Pad,
     Reshape,
     Slice,

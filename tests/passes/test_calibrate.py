@@ -5,7 +5,7 @@ import pytest
 
 from qcompiler.calibration.data import open_source
 from qcompiler.calibration.run import ObservedGraph
-from qcompiler.errors import CalibrationDataError, UsageError
+from qcompiler.errors import CalibrationDataError, UnsupportedOpError, UsageError
 from qcompiler.ir import Graph, ops, parse_graph, print_graph
 from qcompiler.pass_manager import PassContext, PassManager, parse_pipeline
 
@@ -151,12 +151,35 @@ def test_data_is_read_once(tmp_path):
     assert (tmp_path / "reads").read_text() == "x"
 
 
-def test_an_observed_graph_gives_the_wanted_values_only():
+def test_an_observed_graph_counts_the_wanted_values_only_and_gives_the_outputs():
     graph = parse_graph(NETWORK)
     PassManager(parse_pipeline("insert-observers")).run(graph)
-    values = ObservedGraph(graph, frozenset({"y"})).run({"x": SAMPLES[:5]})
-    assert list(values) == ["y"]
-    assert values["y"].shape == (5, 2)
+    observed = ObservedGraph(graph, ["y"])
+    outputs = [observed.add({"x": part})["s"] for part in np.split(SAMPLES, [5, 20])]
+    found = observed.statistics()
+    assert list(found) == ["y"]
+    assert found["y"].count == SAMPLES.shape[0] * 2
+    y = SAMPLES.astype(np.float64) @ np.array([[1, 0.25], [-2, 1], [0.5, -1]])
+    np.testing.assert_allclose(np.concatenate(outputs), 1 / (1 + np.exp(-y)), rtol=1e-5)
+
+
+def test_the_reference_counts_where_an_op_has_no_kernel(monkeypatch):
+    statistics = []
+    for refuses in (False, True):
+        graph = parse_graph(NETWORK)
+        PassManager(parse_pipeline("insert-observers")).run(graph)
+        observed = ObservedGraph(graph, ["x", "y"])
+        if refuses:
+            monkeypatch.setattr("qcompiler.runtime.session.lower", _refuse)
+        observed.add({"x": SAMPLES})
+        statistics.append(observed.statistics())
+    by_kernel, by_reference = statistics
+    assert by_reference["x"] == by_kernel["x"]
+    assert by_reference["y"].count == by_kernel["y"].count
+
+
+def _refuse(*_: object) -> None:
+    raise UnsupportedOpError("no kernel")
 
 
 @pytest.mark.parametrize(("spec", "method"), [("calibrate", "percentil"), ("calibrate{method=percentil}", "minmax")])

@@ -228,6 +228,45 @@ def test_refuses_writing_what_it_reads():
         verify_program(with_operand(small(), 1, "out", small().buffers[TOTAL]), WORDS)
 
 
+def counting(**fields: object) -> Program:
+    """`last` as in `small`, and its elements counted in a state."""
+    build = ProgramBuilder()
+    x = build.input("x", DType.U8, (100,))
+    counts = build.state("counts", aligned(np.zeros(256, np.int64)))
+    y = build.tensor("y", DType.U8, (100,))
+    build.emit("relu", {"a": x, "out": y}, writes=("out",))
+    emitted = {"operands": {"a": y, "counts": counts}, "writes": (), "updates": ("counts",)} | fields
+    build.emit("count", **emitted)  # type: ignore[arg-type]
+    build.output("y", y)
+    return build.finish()
+
+
+def test_a_state_is_memory_of_the_caller_that_instructions_update():
+    program = counting()
+    verify_program(program, WORDS | {"count": ("a", "counts")})
+    (state,) = program.states
+    assert program.storage(program.buffers[state]) is Storage.STATE
+    assert state not in place(program).offsets
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"updates": ()}, "updates , but its states are counts"),
+        ({"updates": ("a", "counts")}, "updates a, counts, but its states are counts"),
+        ({"writes": ("counts",)}, "'counts' writes %1 .* which is state"),
+    ],
+)
+def test_refuses_states_that_are_not_updated(fields: dict[str, object], message: str):
+    with pytest.raises(VerifyError, match=message):
+        verify_program(counting(**fields), WORDS | {"count": ("a", "counts")})
+
+
+def test_refuses_a_state_without_an_array():
+    with pytest.raises(VerifyError, match="a state has no array"):
+        verify_program(dataclasses.replace(counting(), constants={}), WORDS | {"count": ("a", "counts")})
+
+
 def test_a_concat_in_place_is_complete_when_all_its_parts_are_written():
     def concat(parts: int) -> Program:
         build = ProgramBuilder()

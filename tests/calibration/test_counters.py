@@ -1,0 +1,81 @@
+"""What the observing kernel counts is what NumPy counts, bit for bit, however the elements are divided."""
+
+import hypothesis.strategies as st
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis.extra.numpy import arrays
+
+from qcompiler.calibration.counters import Counters
+from qcompiler.calibration.statistics import Statistics
+from qcompiler.ir import DType, Graph, Stage, TensorType, ops
+from qcompiler.runtime.kernels.observation import CHUNK
+from qcompiler.runtime.kernels.registry import kernel_named
+from qcompiler.runtime.session import Session
+
+TINY, LARGEST = 1e-45, float(np.finfo(np.float32).max)
+ELEMENTS = st.floats(width=32, allow_nan=False, allow_infinity=False) | st.sampled_from(
+    [0.0, -0.0, TINY, -TINY, LARGEST, -LARGEST, 6.0]
+)
+
+
+def observed() -> Graph:
+    graph = Graph("observed", Stage.OBSERVED)
+    x = graph.add_input("x", TensorType(DType.F32, ("N",)))
+    graph.add_output(graph.add_node(ops.Observe("x"), [x]).result, "y")
+    return graph
+
+
+def counted(*batches: np.ndarray, threads: int = 1) -> Counters:
+    counters = Counters(["x"], threads)
+    session = Session(observed(), threads=threads, counters=counters.by_key)
+    for batch in batches:
+        session.run({"x": batch})
+    return counters
+
+
+def by_numpy(*batches: np.ndarray) -> Statistics:
+    statistics = Statistics()
+    for batch in batches:
+        statistics.add(batch)
+    return statistics
+
+
+@settings(max_examples=60, deadline=None)
+@given(values=arrays(np.float32, st.integers(1, 70), elements=ELEMENTS), cut=st.integers(1, 70))
+def test_counts_are_those_of_numpy(values: np.ndarray, cut: int) -> None:
+    counters = counted(*(part for part in np.split(values, [cut]) if part.size))
+    assert counters.first_not_finite() is None
+    assert counters.statistics()["x"] == by_numpy(values)
+
+
+@pytest.mark.parametrize("size", [CHUNK - 1, CHUNK, CHUNK + 1, 5 * CHUNK + 3])
+@pytest.mark.parametrize("shares", [1, 2, 3, 7])
+def test_shares_count_everything_once(size: int, shares: int) -> None:
+    values = np.random.default_rng(size).normal(size=size).astype(np.float32)
+    values[values < 0] = 0
+    counters = Counters(["x"], shares)
+    scratch = np.zeros(2 * CHUNK * shares, np.uint8)
+    words = np.array([values.ctypes.data, counters.by_key["x"].ctypes.data, scratch.ctypes.data, size], np.int64)
+    run = kernel_named("observe").compiled_for("any").ctypes
+    for share in range(shares):
+        run(words.ctypes.data, share, shares)
+    assert counters.statistics()["x"] == by_numpy(values)
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_threads_do_not_change_the_statistics(threads: int) -> None:
+    values = np.random.default_rng(4).normal(size=200_000).astype(np.float32)
+    assert counted(values, values[:5], threads=threads).statistics()["x"] == by_numpy(values, values[:5])
+
+
+@pytest.mark.parametrize("odd", [np.nan, -np.nan, np.inf, -np.inf])
+def test_what_is_not_finite_is_found(odd: float) -> None:
+    values = np.array([1, LARGEST, -LARGEST, 0, 2], np.float32)
+    assert counted(values).first_not_finite() is None
+    values[3] = odd
+    assert counted(values).first_not_finite() == "x"
+
+
+def test_nothing_counted_is_the_empty_statistics() -> None:
+    assert Counters(["x"], 2).statistics()["x"] == Statistics()
