@@ -54,6 +54,15 @@ def count_bin(builder: ir.IRBuilder, bins: ir.Value, base: ir.Value, index: ir.V
     builder.store(builder.add(builder.load(place, typ=_I64, align=8), _I64(1)), place, align=8)
 
 
+@emitted(types.void, types.int64)
+def prefetch(builder: ir.IRBuilder, address: ir.Value) -> None:
+    """Ask for a cache line that is read soon; the address may lie outside of all memory."""
+    pointer = ir.IntType(8).as_pointer()
+    kind = ir.FunctionType(ir.VoidType(), [pointer, _I32, _I32, _I32])
+    function = builder.module.globals.get("llvm.prefetch.p0") or ir.Function(builder.module, kind, "llvm.prefetch.p0")
+    builder.call(function, [builder.inttoptr(address, pointer), _I32(0), _I32(3), _I32(1)])
+
+
 def _element(builder: ir.IRBuilder, base: ir.Value, index: ir.Value, element: ir.Type) -> ir.Value:
     return builder.gep(builder.inttoptr(base, element.as_pointer()), [index], source_etype=element)
 
@@ -72,7 +81,9 @@ def observe(operands: int, share: int, shares: int) -> None:
         stage_bins(stage, x + 4 * first, count, row)
         i = 0
         zeros = 0
+        ahead = x + 4 * (first + count)
         while i + 4 <= count:
+            prefetch(ahead + 4 * i)
             if load_s64(stage + 2 * i, 0) == 0:  # activations clamped at 0 have runs of zeros, and counting one
                 zeros += 4  # after the other in the same place is slow
             else:
