@@ -55,6 +55,13 @@ def bounded(builder: ir.IRBuilder, value: ir.Value, low: ir.Value, high: ir.Valu
     return builder.select(builder.fcmp_ordered(">", value, high), high, value)
 
 
+def prefetch_line(builder: ir.IRBuilder, address: ir.Value) -> None:
+    """Ask for a cache line that is read soon; the address may lie outside of all memory."""
+    i32, pointer = ir.IntType(32), ir.IntType(8).as_pointer()
+    arguments = builder.inttoptr(address, pointer), i32(0), i32(3), i32(1)  # to read, into all caches, data
+    call(builder, "llvm.prefetch.p0", ir.VoidType(), *arguments)
+
+
 @emitted(types.int64)
 def tile_lanes(_builder: ir.IRBuilder) -> ir.Value:
     """Lanes of a vector of the primitive in use."""
@@ -109,7 +116,8 @@ def product_tile(  # noqa: PLR0913, PLR0917 - a kernel's inner call has no struc
 
     def body(count: int) -> None:
         acc = _biases(builder, kind, rows, count, row_bias, lane_bias)
-        acc = _products(builder, shape, starts, b, depth, acc)
+        following = builder.add(a, builder.mul(constant(shape.rows), a_stride))
+        acc = _products(builder, shape, starts, following, b, depth, acc)
         for row, target in zip(acc, targets, strict=True):
             for v, value in enumerate(row):
                 store(builder, bounded(builder, value, *bounds), offset(builder, target, 4 * shape.lanes * v), 4)
@@ -176,6 +184,7 @@ def _products(
     builder: ir.IRBuilder,
     shape: FloatTile,
     starts: list[ir.Value],
+    following: ir.Value,
     panel: ir.Value,
     depth: ir.Value,
     acc: list[list[ir.Value]],
@@ -183,6 +192,8 @@ def _products(
     kind, count = vector(F32, shape.lanes), len(acc[0])
 
     def step(k: ir.Value, flat: list[ir.Value]) -> list[ir.Value]:
+        # The rows of the next tile, which in most cases come after these, arrive from memory meanwhile.
+        prefetch_line(builder, builder.add(following, builder.mul(k, constant(4 * shape.rows))))
         row = builder.add(panel, builder.mul(k, constant(4 * shape.width)))
         lanes = [load(builder, offset(builder, row, 4 * shape.lanes * v), kind, 4) for v in range(count)]
         result = []

@@ -13,6 +13,7 @@ A negative zero counts as zero. NaN and infinities are counted like numbers; the
 from llvmlite import ir
 from numba import types
 
+from qcompiler.runtime.codegen.float_tile import prefetch_line
 from qcompiler.runtime.codegen.intrinsics import emitted
 from qcompiler.runtime.kernels.arithmetic import inlined
 from qcompiler.runtime.kernels.memory import load_s64, store_s64
@@ -57,10 +58,7 @@ def count_bin(builder: ir.IRBuilder, bins: ir.Value, base: ir.Value, index: ir.V
 @emitted(types.void, types.int64)
 def prefetch(builder: ir.IRBuilder, address: ir.Value) -> None:
     """Ask for a cache line that is read soon; the address may lie outside of all memory."""
-    pointer = ir.IntType(8).as_pointer()
-    kind = ir.FunctionType(ir.VoidType(), [pointer, _I32, _I32, _I32])
-    function = builder.module.globals.get("llvm.prefetch.p0") or ir.Function(builder.module, kind, "llvm.prefetch.p0")
-    builder.call(function, [builder.inttoptr(address, pointer), _I32(0), _I32(3), _I32(1)])
+    prefetch_line(builder, address)
 
 
 def _element(builder: ir.IRBuilder, base: ir.Value, index: ir.Value, element: ir.Type) -> ir.Value:
