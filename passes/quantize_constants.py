@@ -9,6 +9,7 @@ from qcompiler.runtime.reference.real import quantize_real
 
 LARGEST_BIAS = 2**30
 """Quantized biases stay below this, so that half of an accumulator is left for the products."""
+_AT_A_TIME = 1 << 15  # elements
 _BIAS_OF_DEAD_CHANNEL = 2**24  # a channel without weights is its bias: 24 bits lose nothing of a float32
 
 
@@ -23,7 +24,7 @@ class ConstantQuantizer:
         """The constant in `dtype` with those parameters, half up."""
         key = (constant, dtype, quant)
         if key not in self._made:
-            data = np.asarray(quantize_real(_elements(constant), dtype, quant))
+            data = _quantized(constant.data, dtype, quant)
             self._made[key] = self._graph.add_constant(data, f"{constant.name}_{dtype}", quant=quant)
         return self._made[key]
 
@@ -69,6 +70,21 @@ def weight_scales(weight: AnyArray, bias: AnyArray | None, input_scale: float) -
             scale = round_to_f32(b / input_scale / _BIAS_OF_DEAD_CHANNEL)
         scales.append(max(scale, round_to_f32(b / input_scale / LARGEST_BIAS)) or 1.0)
     return tuple(scales)
+
+
+def _quantized(data: AnyArray | None, dtype: DType, quant: QuantParams) -> AnyArray:
+    """The elements in `dtype`, half up; some output channels at a time, so that temporaries stay in the cache."""
+    if data is None:
+        return np.zeros(0, dtype.numpy)
+    rows = max(1, _AT_A_TIME // max(1, data[:1].size)) if data.ndim else 1
+    if quant.axis != 0 or len(data) <= rows:
+        return np.asarray(quantize_real(data.astype(np.float64), dtype, quant))
+    result = np.empty(data.shape, dtype.numpy)
+    for start in range(0, len(data), rows):
+        part = slice(start, start + rows)
+        own = QuantParams(quant.scale[part], quant.zero_point[part], 0)
+        result[part] = quantize_real(data[part].astype(np.float64), dtype, own)
+    return result
 
 
 def _elements(constant: Value) -> npt.NDArray[np.float64]:
