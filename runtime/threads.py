@@ -10,6 +10,7 @@ with a fresh pool, and each context that it takes over is made anew.
 
 import atexit
 import contextlib
+import ctypes
 import itertools
 import os
 import threading
@@ -24,7 +25,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from qcompiler.runtime import isa, walk
+from qcompiler.runtime import walk
 from qcompiler.runtime.cores import usable_processors
 from qcompiler.runtime.kernels.registry import Progress
 from qcompiler.runtime.program import empty_aligned
@@ -277,12 +278,13 @@ def _lines(nbytes: int) -> Words:
 
 
 CompiledLoop = Callable[[int, int, int], None]
+_LOOP_TYPE = ctypes.CFUNCTYPE(None, ctypes.c_int64, ctypes.c_int64, ctypes.c_int64)
 
 
 @cache
 def _loops() -> tuple[CompiledLoop, CompiledLoop]:
     """`walk.CALL` and `walk.HELP` as functions that release the interpreter lock while they run."""
-    call, help_ = (kernel.compiled_for(isa.current()).ctypes for kernel in (walk.CALL, walk.HELP))
+    call, help_ = (_LOOP_TYPE(kernel.address) for kernel in (walk.CALL, walk.HELP))
     return call, help_
 
 

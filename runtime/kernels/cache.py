@@ -1,9 +1,10 @@
 """Where compiled kernels are kept between processes.
 
-Numba's cache is pickle, so it must be a directory that only its user can write. And Numba notices a change
-in the file of the cached function alone, so the directory's name has a hash of everything else that decides
-the code: the modules of ours that the kernel's module imports, the versions, the CPU and the primitive.
-Nor does it notice damage, so each function's files are sealed with a hash.
+What is loaded from there is run, so it must be a directory that only its user can write. Its name has a hash of
+everything that decides the code: the kernel's module and those of ours that it imports, the versions, the CPU and the
+primitive. Most kernels are kept as images (`qcompiler.runtime.kernels.images`), which have a hash in them. The others
+are in Numba's own cache, pickles that notice a change in the file of the function alone, and no damage: each function's
+files are sealed with a hash.
 """
 
 import hashlib

@@ -13,16 +13,20 @@ is compiled, or read from the cache, when its address is first needed.
 import os
 import threading
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol
 
 import numba
+from llvmlite import binding
 from numba import types
 from numba.core import config
 from numba.core.ccallback import CFunc
 
 from qcompiler.errors import InternalError, PluginError, UsageError
 from qcompiler.runtime import isa
+from qcompiler.runtime.kernels import images
 from qcompiler.runtime.kernels.cache import is_intact, kernel_directory, sealed
 
 KernelFunction = Callable[[int, int, int], None]
@@ -60,6 +64,7 @@ class Kernel:
     function: KernelFunction
     per_isa: bool = False
     _compiled: dict[str, CFunc] = field(default_factory=dict, repr=False)
+    _addresses: dict[str, int] = field(default_factory=dict, repr=False)
 
     @property
     def address(self) -> int:
@@ -70,13 +75,20 @@ class Kernel:
         """Address of the function compiled for one primitive, `void (int64, int64, int64)` in C.
 
         Raises:
-            UsageError: the JIT's target or the primitive has instructions that cannot run here.
+            UsageError: the JIT's target or the primitive has instructions that cannot run here, or the JIT is off.
         """
         isa.check_runs_here(isa_name)
-        return int(self.compiled_for(isa_name).address or 0)
+        emitted = isa_name if self.per_isa else isa.ANY
+        found = self._addresses.get(emitted)
+        if found is not None:
+            return found
+        with _compile_lock:
+            if emitted not in self._addresses:
+                self._addresses[emitted] = self._from_image(emitted) or int(self.compiled_for(isa_name).address or 0)
+            return self._addresses[emitted]
 
     def compiled_for(self, isa_name: str) -> CFunc:
-        """Numba's object for one primitive, with its LLVM IR; compiles on first use."""
+        """Numba's object for one primitive, with its LLVM IR; compiles on first use, even where there is an image."""
         emitted = isa_name if self.per_isa else isa.ANY
         found = self._compiled.get(emitted)
         if found is not None:
@@ -90,27 +102,68 @@ class Kernel:
     def is_ready(self) -> bool:
         """Whether `address` needs no compilation: done already, or in the cache."""
         emitted = isa.current() if self.per_isa else isa.ANY
-        if emitted in self._compiled:
+        if emitted in self._addresses:
             return True
         directory = kernel_directory(self.function.__module__, emitted)
-        return directory is not None and is_intact(directory, self.function)
+        if directory is None:
+            return False
+        return isinstance(self._image(directory), images.Image) or is_intact(directory, self.function)
+
+    def _from_image(self, emitted: str) -> int | None:
+        _refuse_disabled_jit()
+        directory = kernel_directory(self.function.__module__, emitted)
+        image = None if directory is None else self._image(directory)
+        if isinstance(image, images.Image):
+            with suppress(OSError):  # a system that forbids to make memory executable may allow it to LLVM
+                return images.load(image)
+        return None
+
+    def _image(self, directory: Path) -> images.Image | str | None:
+        return images.read(self._image_path(directory)) if images.SUPPORTED else "the object format is another"
+
+    def _image_path(self, directory: Path) -> Path:
+        return directory / f"{self.function.__name__}-{self.function.__code__.co_firstlineno}.image"
 
     def _compile(self, emitted: str) -> CFunc:
-        if _configuration["DISABLE_JIT"]:
-            raise UsageError("NUMBA_DISABLE_JIT is set, and compiled models run on compiled kernels only; unset it")
+        _refuse_disabled_jit()
         directory = kernel_directory(self.function.__module__, emitted)
-        saved = _configuration["CACHE_DIR"]
         with isa.emitting(emitted):
-            if directory is None:
-                return _compile(self.function, cached=False)
-            _configuration["CACHE_DIR"] = str(directory)
-            try:
-                with sealed(directory, self.function):
-                    return _compile(self.function, cached=True)
-            except OSError:  # the disk is full, or another process pruned the directory
-                return _compile(self.function, cached=False)
-            finally:
-                _configuration["CACHE_DIR"] = saved
+            if directory is not None and not isinstance(self._image(directory), str):
+                compiled = _compile(self.function, cached=False)
+                with suppress(OSError):  # the disk is full, or another process pruned the directory
+                    images.write(self._image_path(directory), self._linked(compiled))
+                return compiled
+            return self._compile_in(directory)
+
+    def _linked(self, compiled: CFunc) -> bytes:
+        """The contents of the image's file."""
+        code: bytes = compiled._library._get_compiled_object()  # noqa: SLF001  # Numba has no public way to it
+        may_raise = not self.function.__module__.startswith("qcompiler.")
+        try:
+            return images.link(
+                code, compiled.native_name, address_of=binding.address_of_symbol, may_raise=may_raise
+            ).to_bytes()
+        except images.CannotLinkError as error:
+            return images.refusal(str(error))
+
+    def _compile_in(self, directory: Path | None) -> CFunc:
+        """Compile with Numba's own cache in `directory`."""
+        if directory is None:
+            return _compile(self.function, cached=False)
+        saved = _configuration["CACHE_DIR"]
+        _configuration["CACHE_DIR"] = str(directory)
+        try:
+            with sealed(directory, self.function):
+                return _compile(self.function, cached=True)
+        except OSError:  # the disk is full, or another process pruned the directory
+            return _compile(self.function, cached=False)
+        finally:
+            _configuration["CACHE_DIR"] = saved
+
+
+def _refuse_disabled_jit() -> None:
+    if _configuration["DISABLE_JIT"]:
+        raise UsageError("NUMBA_DISABLE_JIT is set, and compiled models run on compiled kernels only; unset it")
 
 
 def _compile(function: KernelFunction, *, cached: bool) -> CFunc:

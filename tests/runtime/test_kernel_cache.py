@@ -4,12 +4,11 @@ import stat
 import subprocess
 import sys
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from qcompiler.runtime.kernels import cache
+from qcompiler.runtime.kernels import cache, images
 
 # A kernel in a plug-in's own module: out[i] = a[i] + b[i] modulo 256.
 PLUGIN = """
@@ -29,9 +28,11 @@ RUN = """
 import ctypes, sys
 import numpy as np
 import wrapping
+from qcompiler.runtime.kernels import images
 from qcompiler.runtime.kernels.registry import compile_kernels, kernel_named
 import numba.core.config
 
+images.SUPPORTED = images.SUPPORTED and sys.argv[1] == "image"
 asked = []
 address = compile_kernels(["wrapping_add"], progress=lambda *step: asked.append(step))["wrapping_add"]
 call = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * 3)(address)
@@ -41,33 +42,44 @@ words = np.array([x.ctypes.data for x in (a, b, out)] + [300], np.int64)
 for share in range(7):
     call(words.ctypes.data, share, 7)
 kernel = kernel_named("wrapping_add")
-hits = sum(c.cache_hits for c in kernel._compiled.values())
+hits = sum(c.cache_hits for c in kernel._compiled.values()) + (not kernel._compiled)
 print(np.array_equal(out, a + b), hits, asked, repr(numba.core.config.CACHE_DIR))
 """
 
 
-def run_plugin(folder: Path, cache_dir: Path) -> str:
+def run_plugin(folder: Path, cache_dir: Path, form: str) -> str:
+    """What a process printed that ran the plug-in's kernel: right? found in the cache? what was compiled, ...
+
+    `form` is "image" for code of our own format, "numba" for code in Numba's cache.
+    """
     folder.mkdir(exist_ok=True)
     (folder / "wrapping.py").write_text(PLUGIN)
     environment = {**os.environ, "QCOMPILER_CACHE_DIR": str(cache_dir)}
     environment["PYTHONPATH"] = os.pathsep.join([str(folder), *filter(None, sys.path)])
-    done = subprocess.run([sys.executable, "-c", RUN], env=environment, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", RUN, form], env=environment, capture_output=True, text=True, check=True
+    )
     return done.stdout.strip()
 
 
-def test_second_process_finds_the_kernel_in_the_cache(tmp_path: Path):
-    first = run_plugin(tmp_path / "plugin", tmp_path / "cache")
+FORMS = ["numba", *(["image"] if images.SUPPORTED else [])]
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_second_process_finds_the_kernel_in_the_cache(tmp_path: Path, form: str):
+    first = run_plugin(tmp_path / "plugin", tmp_path / "cache", form)
     assert first == "True 0 [('wrapping_add', 0, 1)] ''"
-    second = run_plugin(tmp_path / "plugin", tmp_path / "cache")
+    second = run_plugin(tmp_path / "plugin", tmp_path / "cache", form)
     assert second == "True 1 [] ''"
     assert stat.S_IMODE((tmp_path / "cache" / "kernels").stat().st_mode) == 0o700
 
 
-@pytest.fixture(scope="module")
-def sealed_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A plug-in and a cache with its kernel."""
-    folder = tmp_path_factory.mktemp("sealed")
-    run_plugin(folder / "plugin", folder / "cache")
+@pytest.fixture(scope="module", params=FORMS)
+def sealed_cache(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A plug-in and a cache with its kernel, in a folder named after the form of its code."""
+    folder = tmp_path_factory.mktemp("sealed") / str(request.param)
+    folder.mkdir()
+    run_plugin(folder / "plugin", folder / "cache", folder.name)
     return folder
 
 
@@ -85,20 +97,28 @@ def _flip_a_bit(path: Path) -> None:
     path.write_bytes(content)
 
 
-@pytest.mark.parametrize(
-    ("pattern", "damage"),
-    [("*.nbi", _truncate), ("*.nbi", _empty), ("*.nbc", _flip_a_bit), ("*.nbc", Path.unlink), ("*.sha256", _empty)],
-)
-def test_damaged_files_are_compiled_again(
-    tmp_path: Path, sealed_cache: Path, pattern: str, damage: Callable[[Path], None]
-):
-    """An object file with a flipped bit would crash the process, a short pickle raise what no caller expects."""
-    shutil.copytree(sealed_cache, tmp_path / "copy")
-    (damaged,) = (tmp_path / "copy" / "cache").rglob(pattern)
-    damage(damaged)
-    plugin = tmp_path / "copy" / "plugin"
-    assert run_plugin(plugin, tmp_path / "copy" / "cache") == "True 0 [('wrapping_add', 0, 1)] ''"
-    assert run_plugin(plugin, tmp_path / "copy" / "cache") == "True 1 [] ''"
+DAMAGES = {
+    "numba": [
+        ("*.nbi", _truncate),
+        ("*.nbi", _empty),
+        ("*.nbc", _flip_a_bit),
+        ("*.nbc", Path.unlink),
+        ("*.sha256", _empty),
+    ],
+    "image": [("*.image", damage) for damage in (_truncate, _empty, _flip_a_bit, Path.unlink)],
+}
+
+
+def test_damaged_files_are_compiled_again(tmp_path: Path, sealed_cache: Path):
+    """Code with a flipped bit would crash the process, a short pickle raise what no caller expects."""
+    form = sealed_cache.name
+    for number, (pattern, damage) in enumerate(DAMAGES[form]):
+        copy = tmp_path / str(number)
+        shutil.copytree(sealed_cache, copy)
+        (damaged,) = (copy / "cache").rglob(pattern)
+        damage(damaged)
+        assert run_plugin(copy / "plugin", copy / "cache", form) == "True 0 [('wrapping_add', 0, 1)] ''"
+        assert run_plugin(copy / "plugin", copy / "cache", form) == "True 1 [] ''"
 
 
 def test_hash_covers_what_a_module_imports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -15,6 +15,12 @@ def nothing(operands: int, share: int, shares: int) -> None:
     """Do nothing."""
 
 
+def forget_code() -> None:
+    found = kernel_named("test_registry.nothing")
+    found._compiled.clear()
+    found._addresses.clear()
+
+
 def test_kernel_is_found_by_name():
     found = kernel_named("test_registry.nothing")
     assert found.words == ("a", "b")
@@ -84,14 +90,14 @@ def test_progress_counts_only_what_has_to_be_compiled(monkeypatch: pytest.Monkey
     compile_kernels(["test_registry.nothing"])
     compile_kernels(["test_registry.nothing"], progress=note)
     assert asked == []
-    kernel_named("test_registry.nothing")._compiled.clear()
+    forget_code()
     monkeypatch.setattr(registry, "kernel_directory", lambda *_: None)  # no cache either
     compile_kernels(["test_registry.nothing"], progress=note)
     assert asked == [("test_registry.nothing", 0, 1)]
 
 
 def test_disabled_jit_is_refused(monkeypatch: pytest.MonkeyPatch):
-    kernel_named("test_registry.nothing")._compiled.clear()
+    forget_code()
     monkeypatch.setitem(registry._configuration, "DISABLE_JIT", 1)
     with pytest.raises(UsageError, match="NUMBA_DISABLE_JIT is set"):
         _ = kernel_named("test_registry.nothing").address
