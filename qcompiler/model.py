@@ -67,7 +67,7 @@ class CompiledModel:
         """A session that runs the model on `threads` threads (None: the usable physical cores)."""
         from qcompiler.runtime.session import Session
 
-        return Session(self.graph, threads=threads)
+        return Session(self.graph, threads=threads, keep=True)
 
 
 def load(

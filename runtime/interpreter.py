@@ -6,22 +6,38 @@ import threading
 import time
 import weakref
 from collections import OrderedDict, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from qcompiler.errors import RuntimeInputError
 from qcompiler.ir.types import AnyArray, format_shape
 from qcompiler.runtime.cores import thread_count, usable_processors
-from qcompiler.runtime.kernels.registry import Progress, compile_kernels, kernel_named, registered_kernels
 from qcompiler.runtime.planner import Placement, place
 from qcompiler.runtime.program import Buffer, Program, Storage, empty_aligned
 from qcompiler.runtime.threads import Context, Schedule, compile_loops
 from qcompiler.runtime.verify import verify_placement, verify_program
 
+if TYPE_CHECKING:
+    from qcompiler.runtime.kernels.registry import Progress
+
 Shapes = tuple[tuple[int, ...], ...]
 _KERNEL_TYPE = ctypes.CFUNCTYPE(None, ctypes.c_int64, ctypes.c_int64, ctypes.c_int64)
+
+
+@dataclass(frozen=True)
+class Code:
+    """The kernels of a program in this process.
+
+    Attributes:
+        words: kernel -> names of its operand words, in order.
+        addresses: kernel -> address of its code.
+    """
+
+    words: Mapping[str, tuple[str, ...]]
+    addresses: Mapping[str, int]
 
 
 class Plan:
@@ -39,24 +55,32 @@ class Plan:
         program: the program; verified here.
         threads: default: one for each physical core that the process may use. More than there are is allowed.
         progress: told of each kernel that has to be compiled because no cache has it.
+        code: the kernels, if the process has them without the registry's help.
 
     Raises:
         VerifyError: the program is not well-formed.
         UsageError: `threads` is not a positive integer.
     """
 
-    def __init__(self, program: Program, threads: int | None = None, *, progress: Progress | None = None) -> None:
+    def __init__(
+        self,
+        program: Program,
+        threads: int | None = None,
+        *,
+        progress: "Progress | None" = None,
+        code: Code | None = None,
+    ) -> None:
         self.program = program
         self.threads = thread_count(threads)
-        verify_program(program, {name: kernel_named(name).words for name in registered_kernels()})
+        verify_program(program, _registered_words() if code is None else code.words)
         self.placement: Placement = place(program)
         verify_placement(program, self.placement)
         compile_loops(progress)
-        addresses = compile_kernels((i.kernel for i in program.instructions), progress)
-        self._operands = _OperandTable(program, self.placement)
+        self._code = _compiled(program, progress) if code is None else code
+        self._operands = _OperandTable(program, self.placement, self._code.words)
         self._schedule = Schedule.of(
             program.instructions,
-            [addresses[i.kernel] for i in program.instructions],
+            [self._code.addresses[i.kernel] for i in program.instructions],
             [len(i.operands) for i in program.instructions],
             self.threads,
         )
@@ -107,9 +131,8 @@ class Plan:
         calls: list[tuple[Callable[[int, int, int], None], int]] = []
         position = 0
         for instruction in self.program.instructions:
-            kernel = kernel_named(instruction.kernel)
-            calls.append((_KERNEL_TYPE(kernel.address), position))
-            position += len(kernel.words)
+            calls.append((_KERNEL_TYPE(self._code.addresses[instruction.kernel]), position))
+            position += len(self._code.words[instruction.kernel])
         return instance.time(arrays, calls, rounds)
 
     def _checked(self, inputs: Sequence[AnyArray]) -> list[AnyArray]:
@@ -127,6 +150,18 @@ class Plan:
         return [a if a.flags.carray else np.require(a, requirements=("C", "ALIGNED")) for a in inputs]
 
 
+def _registered_words() -> dict[str, tuple[str, ...]]:
+    from qcompiler.runtime.kernels.registry import kernel_named, registered_kernels
+
+    return {name: kernel_named(name).words for name in registered_kernels()}
+
+
+def _compiled(program: Program, progress: "Progress | None") -> Code:
+    from qcompiler.runtime.kernels.registry import compile_kernels
+
+    return Code(_registered_words(), compile_kernels((i.kernel for i in program.instructions), progress))
+
+
 class _OperandTable:
     """The operand words of all instructions, for any arena and any arrays of the caller.
 
@@ -136,12 +171,12 @@ class _OperandTable:
         ports: root buffer of an input or output -> positions of words, and their offsets in the caller's array.
     """
 
-    def __init__(self, program: Program, placement: Placement) -> None:
+    def __init__(self, program: Program, placement: Placement, words_of: Mapping[str, tuple[str, ...]]) -> None:
         words: list[int] = []
         arena: list[tuple[int, int]] = []
         self.ports: dict[int, list[tuple[int, int]]] = {}
         for instruction in program.instructions:
-            for word in kernel_named(instruction.kernel).words:
+            for word in words_of[instruction.kernel]:
                 operand = instruction.operands[word]
                 position = len(words)
                 words.append(0 if isinstance(operand, Buffer) else operand)
@@ -249,7 +284,8 @@ class PlanCache:
     """Plans by input shapes, least recently used ones dropped: a dynamic batch costs a plan for each size seen.
 
     Args:
-        build: makes the program for the shapes of all inputs, in order. Kernels stay compiled across shapes.
+        build: makes the program for the shapes of all inputs, in order, alone or with its kernels, which stay compiled
+            across shapes.
         threads: see `Plan`.
         max_plans: most plans kept.
         max_bytes: most bytes of working memory that the kept plans hold on to, together; the plan used last may
@@ -259,12 +295,12 @@ class PlanCache:
 
     def __init__(
         self,
-        build: Callable[[Shapes], Program],
+        build: Callable[[Shapes], Program | tuple[Program, Code]],
         threads: int | None = None,
         *,
         max_plans: int = 8,
         max_bytes: int = 256 << 20,
-        progress: Progress | None = None,
+        progress: "Progress | None" = None,
     ) -> None:
         self._build = build
         self._threads = threads
@@ -285,7 +321,9 @@ class PlanCache:
             with self._build_lock:
                 plan = self._known(shapes)  # another thread may have made it meanwhile
                 if plan is None:
-                    plan = Plan(self._build(shapes), self._threads, progress=self._progress)
+                    built = self._build(shapes)
+                    program, code = built if isinstance(built, tuple) else (built, None)
+                    plan = Plan(program, self._threads, progress=self._progress, code=code)
                     self._keep(shapes, plan)
         return plan
 

@@ -15,10 +15,6 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cache
 
-from llvmlite import binding
-from numba.core import config
-from numba.core.codegen import get_host_cpu_features
-
 from qcompiler.errors import InternalError, UsageError
 
 ENVIRONMENT_VARIABLE = "QCOMPILER_ISA"
@@ -69,6 +65,10 @@ class Target:
 @cache
 def target() -> Target:
     """The target of this process's JIT. Numba fixes it when it first compiles, so it is read once."""
+    from llvmlite import binding
+    from numba.core import config
+    from numba.core.codegen import get_host_cpu_features
+
     name: str | None = vars(config)["CPU_NAME"]
     flags: str | None = vars(config)["CPU_FEATURES"]
     cpu = name or str(binding.get_host_cpu_name())
@@ -98,16 +98,23 @@ def check_runs_here(isa: str) -> None:
 
 @cache
 def _host_features() -> frozenset[str]:
+    from llvmlite import binding
+
     return frozenset(name for name, present in binding.get_host_cpu_features().items() if present)
 
 
 @cache
 def amx_is_permitted() -> bool:
-    """Whether the operating system lets this process use AMX, which it has to be asked for; children inherit it.
+    """Whether this CPU has AMX and the operating system lets this process use it."""
+    return "amx-int8" in _host_features() and request_amx()
+
+
+def request_amx() -> bool:
+    """Ask the operating system for AMX on a CPU that has it; children inherit the permission.
 
     See "Using XSTATE features in user space applications" in Linux's documentation.
     """
-    if sys.platform != "linux" or platform.machine() != "x86_64" or "amx-int8" not in _host_features():
+    if sys.platform != "linux" or platform.machine() != "x86_64":
         return False
     request_permission, tile_data = 0x1023, 18  # ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
     arch_prctl = 158

@@ -1,16 +1,21 @@
 """Runs a graph of the float, observed or integer stage on compiled kernels, for inputs of any shape that fits it."""
 
 from collections.abc import Callable, Mapping
+from functools import cached_property
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 from qcompiler.ir import AnyArray, Graph
 from qcompiler.ir.types import bind_shape, split_dim
 from qcompiler.runtime.cores import thread_count
-from qcompiler.runtime.interpreter import Plan, PlanCache, Shapes
-from qcompiler.runtime.lowering import PackedModel, lower
+from qcompiler.runtime.interpreter import Code, Plan, PlanCache, Shapes
 from qcompiler.runtime.planner import Placement, place
+from qcompiler.runtime.prepared import ProgramStore
 from qcompiler.runtime.program import Program
 from qcompiler.runtime.reference import bind_feeds
+
+if TYPE_CHECKING:
+    from qcompiler.runtime.lowering import PackedModel
 
 Progress = Callable[[str, int, int], None]
 """Told (what, done, total) while something takes long."""
@@ -32,6 +37,7 @@ class Session:
             must not overlap. See `qcompiler.runtime.kernels.observation`.
         threads: default: one for each physical core that the process may use.
         progress: told of each kernel that has to be compiled because no cache has it.
+        keep: keep the first plan's program for the processes that run this graph after this one.
 
     Raises:
         UsageError: `threads` is not a positive integer.
@@ -44,12 +50,14 @@ class Session:
         threads: int | None = None,
         progress: Progress | None = None,
         counters: Mapping[str, AnyArray] = MappingProxyType({}),
+        keep: bool = False,
     ) -> None:
         self.graph = graph
         self.threads = thread_count(threads)
-        self._model = PackedModel(graph, counters)
-        on_kernel = None if progress is None else _KernelProgress(progress)
-        self._plans = PlanCache(self._program, self.threads, progress=on_kernel)
+        self._counters = counters
+        self._store = ProgramStore(graph) if keep else None
+        self._on_kernel = None if progress is None else _KernelProgress(progress)
+        self._plans = PlanCache(self._program, self.threads, progress=self._on_kernel)
 
     def run(self, feeds: Mapping[str, AnyArray]) -> dict[str, AnyArray]:
         """The graph's outputs by their public names, for an array for each input.
@@ -70,16 +78,36 @@ class Session:
     def plan_for_one_sample(self) -> Placement:
         """Where everything is in the arena when all symbolic dimensions are 1; compiles no kernel."""
         symbols = {s for value in self.graph.inputs for dim in value.type.shape if (s := split_dim(dim)[1])}
+        from qcompiler.runtime.lowering import lower
+
         return place(lower(self._model, dict.fromkeys(symbols, 1)))
 
-    def _program(self, shapes: Shapes) -> Program:
+    @cached_property
+    def _model(self) -> "PackedModel":
+        from qcompiler.runtime.lowering import PackedModel
+
+        return PackedModel(self.graph, self._counters)
+
+    def _program(self, shapes: Shapes) -> Program | tuple[Program, Code]:
         symbols: dict[str, int] = {}
         for value, shape in zip(self.graph.inputs, shapes, strict=True):
             for dim, size in zip(value.type.shape, shape, strict=True):
                 coefficient, symbol = split_dim(dim)
                 if symbol is not None:
                     symbols[symbol] = size // coefficient
-        return lower(self._model, symbols)
+        store, self._store = self._store, None
+        if store is not None and (kept := store.load(symbols)) is not None:
+            return kept
+        from qcompiler.runtime.kernels.registry import compile_kernels
+        from qcompiler.runtime.lowering import lower
+        from qcompiler.runtime.threads import compile_loops
+
+        program = lower(self._model, symbols)
+        if store is not None:
+            compile_loops(self._on_kernel)
+            compile_kernels((i.kernel for i in program.instructions), self._on_kernel)
+            store.save(symbols, program)
+        return program
 
 
 class _KernelProgress:

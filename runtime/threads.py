@@ -18,17 +18,18 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache
 from queue import SimpleQueue
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from qcompiler.runtime import walk
 from qcompiler.runtime.cores import usable_processors
-from qcompiler.runtime.kernels.registry import Progress
 from qcompiler.runtime.program import empty_aligned
+
+if TYPE_CHECKING:
+    from qcompiler.runtime.kernels.registry import Progress
 
 WORTH_WAKING_NS = 200_000.0
 """Predicted time on one thread from which on a program gets help: a wake takes 30 us of the caller's time,
@@ -279,23 +280,34 @@ def _lines(nbytes: int) -> Words:
 
 CompiledLoop = Callable[[int, int, int], None]
 _LOOP_TYPE = ctypes.CFUNCTYPE(None, ctypes.c_int64, ctypes.c_int64, ctypes.c_int64)
+_found_loops: list[tuple[CompiledLoop, CompiledLoop]] = []
 
 
-@cache
 def _loops() -> tuple[CompiledLoop, CompiledLoop]:
-    """`walk.CALL` and `walk.HELP` as functions that release the interpreter lock while they run."""
-    call, help_ = (_LOOP_TYPE(kernel.address) for kernel in (walk.CALL, walk.HELP))
-    return call, help_
+    """The loops of a caller and of a helper, as functions that release the interpreter lock while they run."""
+    if not _found_loops:
+        compile_loops()
+    return _found_loops[0]
 
 
-def compile_loops(progress: Progress | None = None) -> None:
+def compile_loops(progress: "Progress | None" = None) -> None:
     """Compile the interpreter's loops, or read them from the cache, so that no call has to."""
-    missing = [kernel for kernel in (walk.CALL, walk.HELP) if not kernel.is_ready]
+    if _found_loops:
+        return
+    from qcompiler.runtime.walk_loops import CALL, HELP
+
+    missing = [kernel for kernel in (CALL, HELP) if not kernel.is_ready]
     for done, kernel in enumerate(missing):
         if progress is not None:
             progress(kernel.name, done, len(missing))
         _ = kernel.address
-    _loops()
+    use_loops(CALL.address, HELP.address)
+
+
+def use_loops(call: int, help_: int) -> None:
+    """Take the loops at these addresses, unless this process has some already."""
+    if not _found_loops:
+        _found_loops.append((_LOOP_TYPE(call), _LOOP_TYPE(help_)))
 
 
 class _Process:

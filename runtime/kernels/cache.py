@@ -22,16 +22,12 @@ from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
-import llvmlite
-import numba
 import numpy as np
-from llvmlite import binding
-
-from qcompiler.runtime import isa
 
 _STARTED = time.time()
 Function = Callable[..., object]
 KEPT_ENVIRONMENTS = 8  # combinations of versions, CPU and primitive
+PROGRAMS = "programs"  # the directory of `qcompiler.runtime.prepared` among those
 KEPT_SOURCES = 3  # versions of one module within each
 PRUNE_AGE_S = 3600.0  # an entry used within the last hour may be in use right now
 
@@ -45,6 +41,19 @@ def cache_root() -> Path:
         return Path(chosen).absolute()
     base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     return Path(base).expanduser().absolute() / "qcompiler"
+
+
+def program_directory() -> Path | None:
+    """The private directory for programs that are ready to run, made; None if there can be none."""
+    root = _private_root(str(cache_root()))
+    if root is None:
+        return None
+    directory = root / PROGRAMS
+    try:
+        directory.mkdir(mode=0o700, exist_ok=True)
+    except OSError:
+        return None
+    return directory
 
 
 def kernel_directory(module_name: str, isa_name: str) -> Path | None:
@@ -70,6 +79,12 @@ def kernel_directory(module_name: str, isa_name: str) -> Path | None:
 
 def environment_key(isa_name: str) -> str:
     """Hash of the versions, the CPU and the primitive that compiled code depends on."""
+    import llvmlite
+    import numba
+    from llvmlite import binding
+
+    from qcompiler.runtime import isa
+
     parts = (numba.__version__, llvmlite.__version__, np.__version__, sys.version, isa_name)
     cpu = isa.target()
     return _digest("\n".join([*parts, cpu.cpu, binding.get_host_cpu_name(), *sorted(cpu.features)]).encode())
@@ -224,7 +239,8 @@ def _prune(root: Path, current: Path) -> None:
     """Drop what was used least recently: environments, and versions of the current directory's module."""
     module = current.name.rpartition("-")[0]
     versions = [d for d in current.parent.iterdir() if d.name.rpartition("-")[0] == module]
-    for siblings, kept in ((versions, KEPT_SOURCES), (list(root.iterdir()), KEPT_ENVIRONMENTS)):
+    environments = [d for d in root.iterdir() if d.name != PROGRAMS]
+    for siblings, kept in ((versions, KEPT_SOURCES), (environments, KEPT_ENVIRONMENTS)):
         for _, old in sorted(((_used(d), d) for d in siblings), reverse=True)[kept:]:
             if time.time() - _used(old) > PRUNE_AGE_S:
                 shutil.rmtree(old, ignore_errors=True)

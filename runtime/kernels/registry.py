@@ -98,6 +98,12 @@ class Kernel:
                 self._compiled[emitted] = self._compile(emitted)
             return self._compiled[emitted]
 
+    def image_for(self, isa_name: str) -> images.Image | None:
+        """The image that the cache has for one primitive, if any."""
+        directory = kernel_directory(self.function.__module__, isa_name if self.per_isa else isa.ANY)
+        image = None if directory is None else self._image(directory)
+        return image if isinstance(image, images.Image) else None
+
     @property
     def is_ready(self) -> bool:
         """Whether `address` needs no compilation: done already, or in the cache."""
@@ -137,7 +143,8 @@ class Kernel:
 
     def _linked(self, compiled: CFunc) -> bytes:
         """The contents of the image's file."""
-        code: bytes = compiled._library._get_compiled_object()  # noqa: SLF001  # Numba has no public way to it
+        library: Any = vars(compiled)["_library"]  # Numba has no public way to the object
+        code: bytes = library._get_compiled_object()  # noqa: SLF001
         may_raise = not self.function.__module__.startswith("qcompiler.")
         try:
             return images.link(

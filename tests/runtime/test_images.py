@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 from llvmlite import binding
 
-from qcompiler.runtime import isa, lowering, walk  # noqa: F401  # registers the kernels
+from qcompiler.runtime import isa, lowering, walk_loops  # noqa: F401  # registers the kernels
 from qcompiler.runtime.kernels import images
 from qcompiler.runtime.kernels.registry import kernel_named
 
@@ -31,7 +31,9 @@ def compiled(more: str = "", function: str = "unused") -> bytes:
     binding.initialize_native_asmprinter()
     triple = binding.get_process_triple()
     machine = binding.Target.from_triple(triple).create_target_machine(reloc="static", codemodel="large", opt=2)
-    return machine.emit_object(binding.parse_assembly(MODULE.format(triple=triple, more=more, function=function)))
+    source = MODULE.format(triple=triple, more=more, function=function)
+    code: bytes = machine.emit_object(binding.parse_assembly(source))
+    return code
 
 
 def linked(code: bytes, entry: str, *, may_raise: bool = True) -> images.Image:
@@ -113,7 +115,9 @@ def test_a_function_that_the_c_library_lacks_is_an_error():
         images.load(image)
 
 
-@pytest.mark.parametrize("kernel", [walk.CALL, walk.HELP, *map(kernel_named, ("int_conv", "int_depthwise", "pad"))])
+@pytest.mark.parametrize(
+    "kernel", [walk_loops.CALL, walk_loops.HELP, *map(kernel_named, ("int_conv", "int_depthwise", "pad"))]
+)
 def test_kernels_have_images(kernel):
     image = images.link(
         kernel.compiled_for(isa.current())._library._get_compiled_object(),

@@ -4,6 +4,7 @@ import stat
 import subprocess
 import sys
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -97,7 +98,7 @@ def _flip_a_bit(path: Path) -> None:
     path.write_bytes(content)
 
 
-DAMAGES = {
+DAMAGES: dict[str, list[tuple[str, Callable[[Path], None]]]] = {
     "numba": [
         ("*.nbi", _truncate),
         ("*.nbi", _empty),

@@ -323,10 +323,10 @@ def test_no_control_groups(tmp_path: Path):
 
 def test_loops_of_a_second_process_come_from_the_cache(tmp_path: Path):
     script = (
-        "from qcompiler.runtime import threads, walk\n"
+        "from qcompiler.runtime import threads\n"
         "seen = []\n"
         "threads.compile_loops(lambda *step: seen.append(step))\n"
-        "print(seen, [sum(c.cache_hits for c in k._compiled.values()) for k in (walk.CALL, walk.HELP)])\n"
+        "print(seen)\n"
     )
     environment = {**os.environ, "QCOMPILER_CACHE_DIR": str(tmp_path)}
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))
@@ -336,7 +336,7 @@ def test_loops_of_a_second_process_come_from_the_cache(tmp_path: Path):
         ).stdout.strip()
         for _ in range(2)
     ]
-    assert printed == ["[('call', 0, 2), ('help', 1, 2)] [0, 0]", "[] [1, 1]"]
+    assert printed == ["[('call', 0, 2), ('help', 1, 2)]", "[]"]
 
 
 def test_affinity_limits_the_cores():
