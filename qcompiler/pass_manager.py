@@ -33,7 +33,6 @@ from qcompiler.pass_record import (
     register_pass,
 )
 from qcompiler.pass_specs import describe_options, format_pass, format_pipeline, parse_pipeline
-from qcompiler.reproducer import write_reproducer
 
 __all__ = [
     "Pass",
@@ -145,6 +144,8 @@ class PassManager:
     def _failure(
         self, step: Pass, before: Graph, context: PassContext, what: str, error: Exception | None
     ) -> PassError:
+        from qcompiler.reproducer import write_reproducer
+
         reproducer = write_reproducer(self._reproducer_dir, before, step, context, error)
         message = f"pass {format_pass(step)} {what}"
         if reproducer is None:

@@ -9,14 +9,16 @@ Keys: `model`, `target`, `opt_level`, `integer_only`, `float_nodes`, `accumulato
 import math
 from collections.abc import Mapping, Sequence
 from types import UnionType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from qcompiler.errors import ArtifactError, QCompilerError
-from qcompiler.evaluation import Evaluation
 from qcompiler.ir import Graph, QuantParams, Stage
 from qcompiler.pass_manager import PassResult
 from qcompiler.passes.prove_accumulators import AccumulatorProof
 from qcompiler.passes.verify_integer import float_nodes
+
+if TYPE_CHECKING:
+    from qcompiler.evaluation import Evaluation
 
 STRUCTURE_KEYS = ("integer_only", "float_nodes", "accumulators_proven", "accumulators_total", "min_headroom_bits")
 
@@ -38,7 +40,7 @@ def _decibels(value: float | None) -> float | str | None:
     return "inf" if value is not None and math.isinf(value) else value
 
 
-def evaluation_facts(evaluation: Evaluation | None, origin: str) -> dict[str, Any]:
+def evaluation_facts(evaluation: "Evaluation | None", origin: str) -> dict[str, Any]:
     """What the comparison with the float model says; None where the data does not tell."""
     scores = evaluation.classification if evaluation else None
     return {

@@ -312,14 +312,14 @@ class FakeEntryPoint:
 
 
 def test_entry_points_bring_passes(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(pass_record, "entry_points", lambda **_: [FakeEntryPoint(None)])
+    monkeypatch.setattr("importlib.metadata.entry_points", lambda **_: [FakeEntryPoint(None)])
     load_passes.cache_clear()
     assert pass_class("rename") is Rename
 
 
 @pytest.mark.parametrize("error", [ImportError("no module 'extra'"), PluginError("bad op"), ValueError("oh")])
 def test_a_broken_plug_in_is_named(monkeypatch: pytest.MonkeyPatch, error: Exception):
-    monkeypatch.setattr(pass_record, "entry_points", lambda **_: [FakeEntryPoint(error)])
+    monkeypatch.setattr("importlib.metadata.entry_points", lambda **_: [FakeEntryPoint(error)])
     load_passes.cache_clear()
     with pytest.raises(PluginError, match=rf"plug-in 'extra' \(extra_passes\) of .* cannot be loaded: .*{error}"):
         pass_class("rename")
