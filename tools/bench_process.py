@@ -11,10 +11,12 @@ _BEGUN = time.monotonic()
 import argparse  # noqa: E402  # the time until here is the interpreter's own
 import importlib  # noqa: E402
 import json  # noqa: E402
+import os  # noqa: E402
 import resource  # noqa: E402
 import subprocess  # noqa: E402
+import tempfile  # noqa: E402
 from collections.abc import Callable  # noqa: E402
-from functools import partial  # noqa: E402
+from functools import cache, partial  # noqa: E402
 from itertools import dropwhile  # noqa: E402
 from pathlib import Path  # noqa: E402
 
@@ -42,13 +44,26 @@ def quantize(tool: str, model: Path, samples: Path, output: Path) -> dict[str, f
 
 def _in_own_process(*arguments: object) -> dict[str, float]:
     command = [sys.executable, __file__, *map(str, arguments), "--spawned", str(time.monotonic())]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=_environment())
     if done.returncode:
         last = done.stderr.rpartition("Traceback (most recent call last):\n")[2].splitlines()
         message = "\n".join(dropwhile(lambda line: line.startswith(" "), last))
         raise WorkerError(message or f"exit code {done.returncode}")  # a crash leaves no traceback
     figures: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
     return figures
+
+
+@cache
+def _environment() -> dict[str, str]:
+    """This process's environment, but with byte code kept: parsing its modules is no part of a runtime's start."""
+    variables = dict(os.environ)
+    if variables.pop("PYTHONDONTWRITEBYTECODE", None):
+        _folders.append(tempfile.TemporaryDirectory())
+        variables["PYTHONPYCACHEPREFIX"] = _folders[0].name
+    return variables
+
+
+_folders: list[tempfile.TemporaryDirectory[str]] = []  # each lasts as long as this process
 
 
 def memory_mb(field: str) -> float:
