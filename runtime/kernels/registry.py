@@ -6,8 +6,9 @@ A kernel is a module-level function `def name(operands, share, shares)` of three
 - `share`, `shares`: it does the `share`-th of `shares` parts of the work, which together are all of it, for
   any `shares` >= 1, even more than there is work.
 
-It must not allocate, raise or check anything: what it is given has been verified. `@kernel` only notes it; it
-is compiled, or read from the cache, when its address is first needed.
+It must not allocate, raise or check anything: what it is given has been verified. One of ours that raises all the
+same ends the process. `@kernel` only notes it; it is compiled, or read from the cache, when its address is first
+needed.
 """
 
 import os
