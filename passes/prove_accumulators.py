@@ -99,11 +99,13 @@ def _bounds(node: Node) -> Bounds | None:
             weight, folded = (v.data for v in node.operands[1:3])
             if weight is None or folded is None:
                 return np.full(1, np.iinfo(np.int64).max)  # nothing is known: never proven
-            rows = weight.reshape(len(weight), -1).astype(np.int64)
+            rows = weight.reshape(len(weight), -1)
             # The true bias lies in s32: undo the folding modulo 2^32.
-            bias = (folded.astype(np.int64) + zp * rows.sum(axis=1)).astype(np.uint64).astype(np.uint32)
+            total = rows.sum(axis=1, dtype=np.int64)
+            bias = (folded.astype(np.int64) + zp * total).astype(np.uint64).astype(np.uint32)
             magnitudes: Bounds = np.abs(bias.view(np.int32).astype(np.int64))
-            sums: Bounds = np.abs(rows).sum(axis=1)
+            positive: Bounds = np.maximum(rows, 0).sum(axis=1, dtype=np.int64)
+            sums = 2 * positive - total
             return magnitudes + _reach(node.operands[0], zp) * sums
         case ops.IntMean(axes=axes, zp_in=zp):
             sizes = [node.operands[0].type.shape[axis] for axis in axes]

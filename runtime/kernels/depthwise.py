@@ -92,7 +92,8 @@ def int_depthwise(operands: int, share: int, shares: int) -> None:
             base, pitch = stage, pad_left + row_items + pad_right
             top, rows = local * row_step - pad_top, (count - 1) * row_step + window_rows
             stage_padded_rows(stage, pixels, top, rows, height, row_items, pad_left, pad_right, zp_in, flip_in, 1)
-        for r in range(0, count, 1 + paired):
+        r = 0
+        while r < count:
             pair = min(paired, count - 1 - r)
             row_base = base + r * row_step * pitch
             row_out = out + (unit + r) * unit_pixels * out_stride
@@ -140,4 +141,5 @@ def int_depthwise(operands: int, share: int, shares: int) -> None:
                     if step_bytes:
                         copy_bytes(stored, partial, step_bytes)
                     pixel = first + steps * step_pixels
+            r += 1 + pair
         unit += count
