@@ -104,8 +104,8 @@ def _bounds(node: Node) -> Bounds | None:
             total = rows.sum(axis=1, dtype=np.int64)
             bias = (folded.astype(np.int64) + zp * total).astype(np.uint64).astype(np.uint32)
             magnitudes: Bounds = np.abs(bias.view(np.int32).astype(np.int64))
-            positive: Bounds = np.maximum(rows, 0).sum(axis=1, dtype=np.int64)
-            sums = 2 * positive - total
+            positive = np.maximum(rows, 0).sum(axis=1, dtype=np.int64)
+            sums: Bounds = 2 * positive - total
             return magnitudes + _reach(node.operands[0], zp) * sums
         case ops.IntMean(axes=axes, zp_in=zp):
             sizes = [node.operands[0].type.shape[axis] for axis in axes]

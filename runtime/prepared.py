@@ -193,9 +193,9 @@ def _program(header: Mapping[str, Any], blocks: memoryview) -> Program:
             tuple(writes),
             tuple(scratch),
             overwrites,
-            shares,
-            cost,
-            label,
+            shares=shares,
+            cost=cost,
+            label=label,
         )
         for kernel, operands, writes, scratch, overwrites, shares, cost, label in header["instructions"]
     )
