@@ -170,7 +170,7 @@ def test_the_reference_counts_where_an_op_has_no_kernel(monkeypatch):
         PassManager(parse_pipeline("insert-observers")).run(graph)
         observed = ObservedGraph(graph, ["x", "y"])
         if refuses:
-            monkeypatch.setattr("qcompiler.runtime.session.lower", _refuse)
+            monkeypatch.setattr("qcompiler.runtime.lowering.lower", _refuse)
         observed.add({"x": SAMPLES})
         statistics.append(observed.statistics())
     by_kernel, by_reference = statistics
