@@ -93,7 +93,7 @@ def _agree(reference: "Session", known: FloatOutputs, feeds: dict[str, AnyArray]
     for name, exact in reference.run({name: array[: rows[name]] for name, array in feeds.items()}).items():
         noise = SignalToNoise()
         noise.add(exact, outputs[name])
-        if noise.noise > noise.signal * _ROUNDING:
+        if noise.signal == 0 or not noise.noise <= noise.signal * _ROUNDING:  # nothing to compare, or NaN
             return False
     return True
 

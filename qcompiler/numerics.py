@@ -132,10 +132,10 @@ def quantize_mixed_add_multipliers(real_narrow: float, real_wide: float) -> tupl
 
     The sum, with its rounding and zero point, stays within 32 bits, and both products are those of 16-bit factors:
     |multiplier_wide| < 2^15, and multiplier_narrow is 2^8 times a number of 15 bits. The shift is the largest for which
-    255·|multiplier_narrow| + 2^15·|multiplier_wide| + 2^(shift−1) + 255·2^shift < 2^31. None if it is below 14: the
+    255·|multiplier_narrow| + 2^15·|multiplier_wide| + 2^(shift−1) + 255·2^shift < 2^31. None if it is below 17: the
     factors would be too coarse.
     """
-    for shift in range(22, 13, -1):
+    for shift in range(22, 16, -1):
         narrow = 256 * _signed_fixed_point(real_narrow, shift - 8)
         wide = _signed_fixed_point(real_wide, shift)
         total = 255 * abs(narrow) + 2**15 * abs(wide) + 2 ** (shift - 1) + 255 * 2**shift

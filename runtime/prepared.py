@@ -17,6 +17,7 @@ import platform
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from mmap import ACCESS_READ, mmap
@@ -33,6 +34,7 @@ from qcompiler.runtime.kernels import images
 from qcompiler.runtime.kernels.cache import program_directory
 from qcompiler.runtime.program import ALIGNMENT, Buffer, Instruction, Operand, Port, Program
 from qcompiler.runtime.threads import use_loops
+from qcompiler.version import __version__
 
 KEPT_BYTES = 512 << 20
 """Of all files together, least recently used ones dropped."""
@@ -67,7 +69,11 @@ class ProgramStore:
         if "numba" in sys.modules or (path := self._path(symbols)) is None:
             return None
         kept = read(path)
-        if kept is None or (kept.isa == "amx" and not isa.request_amx()):
+        if kept is None:
+            with suppress(OSError):  # damaged, or not there; `save` leaves what is there alone
+                path.unlink()
+            return None
+        if kept.isa == "amx" and not isa.request_amx():
             return None
         try:
             addresses = {name: images.load(image) for name, image in kept.code.items()}
@@ -82,10 +88,15 @@ class ProgramStore:
         if not _is_configured_by_environment() or program.constant_bytes > LARGEST_BYTES:
             return
         path = self._path(symbols)
-        kept = None if path is None else _with_code(program)
-        if path is None or kept is None:
+        if path is None:
             return
         try:
+            if path.exists():
+                os.utime(path)
+                return
+            kept = _with_code(program)
+            if kept is None:
+                return
             images.write(path, to_bytes(kept))
             _prune(path.parent)
         except OSError:  # the disk is full: the next process lowers again
@@ -204,7 +215,9 @@ def _program(header: Mapping[str, Any], blocks: memoryview) -> Program:
 
 
 def _with_code(program: Program) -> Kept | None:
-    """The program with the images of its kernels; None if some kernel has none, or comes from a plug-in."""
+    """The program with the images of its kernels; None if it has states, or a kernel without image or of a plug-in."""
+    if program.states:
+        return None
     from qcompiler.runtime.kernels.registry import kernel_named
     from qcompiler.runtime.walk_loops import CALL, HELP
 
@@ -241,7 +254,7 @@ def _machine() -> str | None:
     sources = _source_stamps()
     if sources is None:
         return None
-    versions = [sys.version, platform.machine(), np.__version__]
+    versions = [__version__, sys.version, platform.machine(), np.__version__]
     for package in ("numba", "llvmlite"):
         spec = importlib.util.find_spec(package)
         if spec is None or spec.origin is None:
@@ -250,7 +263,7 @@ def _machine() -> str | None:
             status = Path(spec.origin).with_name("_version.py").stat()
         except OSError:
             return None
-        versions.append(f"{spec.origin} {status.st_size} {status.st_mtime_ns}")
+        versions.append(f"{spec.origin} {status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}")
     try:
         with Path("/proc/cpuinfo").open("rb") as file:
             first = file.read(16384).split(b"\n\n")[0].decode()
@@ -261,9 +274,9 @@ def _machine() -> str | None:
     return hashlib.sha256(repr((_FORMAT, sources, versions, cpu)).encode()).hexdigest()
 
 
-def _source_stamps() -> list[tuple[str, int, int]] | None:
-    """Name, size and time of change of every module of ours; None if one is newer than this process."""
-    found: list[tuple[str, int, int]] = []
+def _source_stamps() -> list[tuple[str, int, int, int]] | None:
+    """Name, size and times of change of every module of ours; None if one is newer than this process."""
+    found: list[tuple[str, int, int, int]] = []
     if not _PACKAGE.is_dir():  # in a zip archive
         return None
     waiting = [str(_PACKAGE)]
@@ -276,7 +289,7 @@ def _source_stamps() -> list[tuple[str, int, int]] | None:
                     status = entry.stat()
                     if status.st_mtime > _STARTED:
                         return None
-                    found.append((entry.path, status.st_size, status.st_mtime_ns))
+                    found.append((entry.path, status.st_size, status.st_mtime_ns, status.st_ctime_ns))
     return sorted(found)
 
 

@@ -1,13 +1,15 @@
 """What the `observe` kernels of one observed graph count, and the statistics made of it."""
 
+import math
+import mmap
 from collections.abc import Sequence
+from contextlib import suppress
 
 import numpy as np
 
 from qcompiler.calibration.statistics import Statistics
 from qcompiler.ir import AnyArray
 from qcompiler.runtime.kernels.observation import BINS_AT, ROW
-from qcompiler.runtime.program import ALIGNMENT
 
 _MOST_ROWS = 16
 _INFINITY_KEY = 0x7F800000
@@ -23,10 +25,11 @@ class Counters:
 
     def __init__(self, keys: Sequence[str], threads: int) -> None:
         shape = len(keys), min(threads, _MOST_ROWS), ROW
-        size = int(np.prod(shape))
-        raw = np.zeros(size + ALIGNMENT // 8, np.int64)  # not aligned by a copy, which would touch all of it
-        skip = -raw.ctypes.data % ALIGNMENT // 8
-        self._all = raw[skip : skip + size].reshape(shape)
+        memory = mmap.mmap(-1, max(1, 8 * math.prod(shape)))
+        if hasattr(mmap, "MADV_NOHUGEPAGE"):  # a huge page would be zeroed for a few counts
+            with suppress(OSError):
+                memory.madvise(mmap.MADV_NOHUGEPAGE)
+        self._all = np.frombuffer(memory, np.int64, math.prod(shape)).reshape(shape)
         self.by_key: dict[str, AnyArray] = dict(zip(keys, self._all, strict=True))
 
     def first_not_finite(self) -> str | None:

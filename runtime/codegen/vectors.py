@@ -101,6 +101,7 @@ def emit_loop(builder: ir.IRBuilder, end: ir.Value, step: int, body: Callable[[i
 
 def stack_bytes(builder: ir.IRBuilder, count: int, name: str) -> ir.Value:
     """Address of `count` bytes, aligned to a cache line, of the function's stack; the same for the same name."""
+    name = f"tile.{name}"  # Numba's variables have the names of Python's
     for instruction in builder.function.entry_basic_block.instructions:
         if instruction.name == name:
             return builder.ptrtoint(instruction, I64)

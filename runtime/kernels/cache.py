@@ -231,6 +231,8 @@ def _refuse_unless_private(directory: Path) -> None:
     if hasattr(os, "getuid"):
         if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid():
             raise PermissionError(f"{directory} is not a directory of this user")
+        if status.st_mode & 0o022 and any(directory.iterdir()):
+            raise PermissionError(f"others could write to {directory}")
         if status.st_mode & 0o077:
             directory.chmod(0o700)
 

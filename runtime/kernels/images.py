@@ -17,6 +17,7 @@ import os
 import platform
 import struct
 import sys
+import threading
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -32,6 +33,10 @@ _REPORTS = ("numba_", "NRT_", "Py")
 _TRAP = b"\x0f\x0b"  # ud2
 _DIGEST_BYTES = hashlib.sha256().digest_size
 _mapped: list[mmap.mmap] = []  # forever: whoever has an address may call it
+_addresses: dict[bytes, int] = {}
+_mapping = threading.Lock()
+if hasattr(os, "register_at_fork"):  # else a child could find it taken by a thread that it has not
+    os.register_at_fork(before=_mapping.acquire, after_in_parent=_mapping.release, after_in_child=_mapping.release)
 
 
 class CannotLinkError(Exception):
@@ -85,20 +90,29 @@ def read(path: Path) -> Image | str | None:
 
 def write(path: Path, data: bytes) -> None:
     """Write a file that is there completely or not at all; raises OSError."""
-    partial = path.with_name(f"{path.name}.{os.getpid()}")
+    partial = path.with_name(f"{path.name}.{os.getpid()}-{threading.get_ident()}")
     try:
-        partial.write_bytes(data)
+        with partial.open("xb") as file:
+            file.write(data)
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
 
 
 def load(image: Image) -> int:
-    """Map an image for good; returns the kernel's address.
+    """Map an image for good, once for the process; returns the kernel's address.
 
     Raises:
         OSError: memory cannot be made executable, or the C library lacks a function.
     """
+    identity = hashlib.sha256(image.to_bytes()).digest()
+    with _mapping:
+        if identity not in _addresses:
+            _addresses[identity] = _map(image)
+        return _addresses[identity]
+
+
+def _map(image: Image) -> int:
     memory = mmap.mmap(-1, len(image.code), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     base = ctypes.addressof(ctypes.c_char.from_buffer(memory))
     memory.write(image.code)

@@ -139,7 +139,8 @@ class Kernel:
                 compiled = _compile(self.function, cached=False)
                 with suppress(OSError):  # the disk is full, or another process pruned the directory
                     images.write(self._image_path(directory), self._linked(compiled))
-                return compiled
+                if not isinstance(self._image(directory), str):
+                    return compiled
             return self._compile_in(directory)
 
     def _linked(self, compiled: CFunc) -> bytes:

@@ -145,7 +145,7 @@ def test_mixed_add_multipliers_are_those_of_16_bit_factors_and_a_32_bit_sum(narr
     multipliers = numerics.quantize_mixed_add_multipliers(narrow, wide)
     assert multipliers is not None
     m_narrow, m_wide, shift = multipliers
-    assert 14 <= shift <= 22
+    assert 17 <= shift <= 22
     assert m_narrow % 256 == 0
     assert max(abs(m_narrow) >> 8, abs(m_wide)) < 2**15
     assert 255 * abs(m_narrow) + 2**15 * abs(m_wide) + 2 ** (shift - 1) + 255 * 2**shift <= S32_MAX

@@ -168,6 +168,16 @@ def test_loose_permissions_are_tightened(tmp_path: Path):
     assert stat.S_IMODE(loose.stat().st_mode) == 0o700
 
 
+def test_code_that_others_could_have_put_there_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    loose = tmp_path / "c" / "kernels"
+    loose.mkdir(parents=True)
+    (loose / "planted").write_text("")
+    loose.chmod(0o777)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    with pytest.warns(RuntimeWarning, match="others could write to"):
+        assert cache._private_root(str(tmp_path / "c")) != loose
+
+
 def test_unusable_directory_falls_back_with_one_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     (tmp_path / "file").write_text("in the way")
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))

@@ -1,6 +1,7 @@
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -63,6 +64,25 @@ def program(folder: Path) -> Program:
     compile_loops()
     compile_kernels(i.kernel for i in made.instructions)
     return made
+
+
+def test_what_is_kept_already_is_not_written_again(folder, program, tmp_path, monkeypatch):
+    monkeypatch.setattr(prepared, "program_directory", lambda: tmp_path)
+    store = prepared.ProgramStore(qcompiler.load(folder / "model.qc").graph)
+    for again in (False, True):
+        store.save({"N": 3}, program)
+        (kept,) = tmp_path.iterdir()
+        assert not again or kept.read_bytes() == b"left alone"
+        kept.write_bytes(b"left alone")
+
+
+def test_a_program_with_states_is_not_kept(folder, program, tmp_path, monkeypatch):
+    monkeypatch.setattr(prepared, "program_directory", lambda: tmp_path)
+    store = prepared.ProgramStore(qcompiler.load(folder / "model.qc").graph)
+    store.save({"N": 3}, replace(program, states=frozenset(list(program.constants)[:1])))
+    assert not [*tmp_path.iterdir()]
+    store.save({"N": 3}, program)
+    assert [*tmp_path.iterdir()]
 
 
 def test_a_second_process_needs_neither_numba_nor_llvm(folder: Path):
