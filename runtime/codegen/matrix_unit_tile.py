@@ -1,11 +1,10 @@
 """The matrix tile on a matrix unit: one or two registers of pixels, whose sums go through memory to the epilogue.
 
-While the vectors rescale one tile's sums the unit already computes the next tile's, and neither needs the other's
-execution ports. Activations are read where they are, unless the distances of a register's pixels differ (at the end
+Activations are read where they are, unless the distances of a register's pixels differ (at the end
 of an image row) or less than a step is left of a run: then they are gathered first.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from llvmlite import ir
 
@@ -70,50 +69,25 @@ class Results:
     parameters: ir.Value
 
 
-def emit_unit_tiles(
+def emit_unit_tile(
     builder: ir.IRBuilder,
     p: Primitive,
     unit: MatrixUnit,
     shape: TileShape,
-    tiles: ir.Value,
     count: ir.Value,
     operands: Operands,
     records: list[ir.Value],
     results: Results,
+    is_first: ir.Value,
 ) -> None:
-    """Compute and store the first `count` pixels of each tile; the arguments are those of `tile.matrix_tiles`."""
-    # The sums of a tile are begun before those of the tile before it are rescaled, into another buffer.
-    buffer_bytes = len(SUMS) * REGISTER_BYTES
-    buffers = stack_bytes(builder, 2 * buffer_bytes, "tile_sums")
+    """Compute and store the first `count` pixels of one tile.
 
-    def buffer_of(tile: ir.Value) -> ir.Value:
-        return builder.add(buffers, builder.mul(builder.and_(tile, constant(1)), constant(buffer_bytes)))
-
-    pixels = builder.mul(operands.register_rows, constant(shape.pixels // ROWS))
-    entry = builder.block
-    loop, begin, begun, finish, finished, done = (
-        builder.append_basic_block(name) for name in ("tile", "begin", "begun", "finish", "finished", "tiles_done")
-    )
-    builder.branch(loop)
-    builder.position_at_end(loop)
-    tile = builder.phi(I64)
-    builder.cbranch(builder.icmp_signed("<", tile, tiles), begin, begun)
-    builder.position_at_end(begin)
-    rows = builder.add(operands.rows, builder.shl(builder.mul(tile, pixels), constant(3)))
-    is_first = builder.icmp_signed("==", tile, constant(0))
-    _emit_sums(builder, unit, shape, replace(operands, rows=rows), records, count, buffer_of(tile), is_first)
-    builder.branch(begun)
-    builder.position_at_end(begun)
-    builder.cbranch(builder.icmp_signed(">", tile, constant(0)), finish, finished)
-    builder.position_at_end(finish)
-    before = builder.sub(tile, constant(1))
-    tile_out = builder.add(results.out, builder.mul(builder.mul(before, pixels), results.stride))
-    _emit_rescaling(builder, p, shape, buffer_of(before), records, replace(results, out=tile_out), count, finished)
-    builder.position_at_end(finished)
-    following = builder.add(tile, constant(1))
-    tile.add_incoming(constant(0), entry)
-    tile.add_incoming(following, finished)
-    branch_back(builder, builder.icmp_signed("<=", following, tiles), loop, done)
+    `is_first` says whether it is the first that reads these weights; the others are as for `tile.matrix_tiles`.
+    """
+    sums = stack_bytes(builder, len(SUMS) * REGISTER_BYTES, "tile_sums")
+    _emit_sums(builder, unit, shape, operands, records, count, sums, is_first)
+    done = builder.append_basic_block("tile_done")
+    _emit_rescaling(builder, p, shape, sums, records, results, count, done)
     builder.position_at_end(done)
 
 

@@ -14,7 +14,8 @@ from numba import types
 
 from qcompiler.runtime.codegen.epilogue import emit_epilogue
 from qcompiler.runtime.codegen.intrinsics import emitted
-from qcompiler.runtime.codegen.matrix_unit_tile import Operands, Results, emit_unit_tiles
+from qcompiler.runtime.codegen.matrix_unit import ROWS, MatrixUnit
+from qcompiler.runtime.codegen.matrix_unit_tile import Operands, Results, emit_unit_tile
 from qcompiler.runtime.codegen.primitives import Primitive, TileShape, emitted_primitive
 from qcompiler.runtime.codegen.rescale import field, record_bytes
 from qcompiler.runtime.codegen.vectors import (
@@ -99,40 +100,47 @@ def matrix_tiles(  # noqa: PLR0913, PLR0917 - a kernel's inner call has no struc
             switch.add_case(constant(2 * index + single), body)
             builder.position_at_end(body)
             record = [offset(builder, records, v * record_bytes(p)) for v in range(shape.vectors)]
-            if p.matrix_unit is not None and not single:
-                unit = p.matrix_unit
-                emit_unit_tiles(builder, p, unit, shape, tiles, count, operands, record, results)
-            else:
-                _emit_vector_tiles(builder, p, shape, tiles, operands, record, results)
+            unit = None if single else p.matrix_unit
+            _emit_tiles(builder, p, unit, shape, tiles, count, operands, record, results)
             builder.branch(done)
     builder.position_at_end(done)
 
 
-def _emit_vector_tiles(
+def _emit_tiles(
     builder: ir.IRBuilder,
     p: Primitive,
+    unit: MatrixUnit | None,
     shape: TileShape,
     tiles: ir.Value,
+    count: ir.Value,
     operands: Operands,
     records: list[ir.Value],
     results: Results,
 ) -> None:
-    """Compute and store tiles in vector registers."""
+    """Compute and store tiles of one shape, on the matrix unit or in vector registers."""
+    pixels = constant(shape.pixels)
+    if unit is not None:
+        pixels = builder.mul(operands.register_rows, constant(shape.pixels // ROWS))
     entry = builder.block
     loop, next_tile, done = (builder.append_basic_block(name) for name in ("tile", "next_tile", "tiles_done"))
     builder.branch(loop)
     builder.position_at_end(loop)
     left, rows, tile_out = builder.phi(I64), builder.phi(I64), builder.phi(I64)
-    accs = _emit_sums(builder, p, shape, replace(operands, rows=rows), records)
-    outs = [builder.add(tile_out, builder.mul(results.stride, constant(m))) for m in range(shape.pixels)]
-    targets = [[out] for out in outs]
-    emit_epilogue(builder, p, accs, records, targets, results.parameters, next_tile, results.residual_distance)
+    of_tile = replace(operands, rows=rows)
+    if unit is not None:
+        is_first, own = builder.icmp_signed("==", left, tiles), replace(results, out=tile_out)
+        emit_unit_tile(builder, p, unit, shape, count, of_tile, records, own, is_first)
+        builder.branch(next_tile)
+    else:
+        accs = _emit_sums(builder, p, shape, of_tile, records)
+        outs = [[builder.add(tile_out, builder.mul(results.stride, constant(m)))] for m in range(shape.pixels)]
+        emit_epilogue(builder, p, accs, records, outs, results.parameters, next_tile, results.residual_distance)
     builder.position_at_end(next_tile)
     following = builder.sub(left, constant(1))
     for phi, start, again in (
         (left, tiles, following),
-        (rows, operands.rows, offset(builder, rows, 8 * shape.pixels)),
-        (tile_out, results.out, builder.add(outs[-1], results.stride)),
+        (rows, operands.rows, builder.add(rows, builder.shl(pixels, constant(3)))),
+        (tile_out, results.out, builder.add(tile_out, builder.mul(pixels, results.stride))),
     ):
         phi.add_incoming(start, entry)
         phi.add_incoming(again, next_tile)

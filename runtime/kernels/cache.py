@@ -226,7 +226,7 @@ def _user() -> int:
 
 
 def _refuse_unless_private(directory: Path) -> None:
-    """Raise PermissionError if anyone else could have put a pickle there."""
+    """Raise PermissionError if anyone else could have put code there, in a pickle or an image."""
     status = directory.lstat()
     if hasattr(os, "getuid"):
         if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid():

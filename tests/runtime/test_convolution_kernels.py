@@ -174,11 +174,7 @@ def execute(
     return out[GUARD:-GUARD].view(dtype.numpy).reshape(plan.out_shape)
 
 
-@pytest.mark.parametrize("isa_name", PRIMITIVES)
-@settings(max_examples=60)
-@given(layer=layers())
-def test_convolution(isa_name: str, layer: Layer):
-    x, weight, bias, requantization = random_operands(layer)
+def conv_plan(layer: Layer, isa_name: str, weight, bias, requantization: Requantization | None) -> KernelPlan:
     packed = pack_conv(
         weight,
         bias,
@@ -189,7 +185,15 @@ def test_convolution(isa_name: str, layer: Layer):
         dilations=layer.dilations,
         group=layer.group,
     )
-    plan = packed.plan(layer.batch, *layer.size, strides=layer.strides, pads=layer.pads)
+    return packed.plan(layer.batch, *layer.size, strides=layer.strides, pads=layer.pads)
+
+
+@pytest.mark.parametrize("isa_name", PRIMITIVES)
+@settings(max_examples=60)
+@given(layer=layers())
+def test_convolution(isa_name: str, layer: Layer):
+    x, weight, bias, requantization = random_operands(layer)
+    plan = conv_plan(layer, isa_name, weight, bias, requantization)
     result = execute(plan, isa_name, x, layer.dtype, layer.shares)
     assert np.array_equal(result, expected(layer, x, weight, bias, requantization))
 
@@ -215,17 +219,7 @@ def test_convolution_plus_residual(isa_name: str, layer: Layer, reals, dtypes):
     zp_residual, zp_out, lo = (int(rng.integers(*d.limits)) for d in (residual_dtype, out_dtype, out_dtype))
     hi = int(rng.integers(lo, high + 1))
     total = ResidualSum(wide, narrow, shift, zp_residual, residual_dtype)
-    packed = pack_conv(
-        weight,
-        bias,
-        Requantization(*scale, zp_out, lo, hi, out_dtype, total),
-        zp_in=layer.zp_in,
-        x_dtype=layer.x_dtype,
-        isa=isa_name,
-        dilations=layer.dilations,
-        group=layer.group,
-    )
-    plan = packed.plan(layer.batch, *layer.size, strides=layer.strides, pads=layer.pads)
+    plan = conv_plan(layer, isa_name, weight, bias, Requantization(*scale, zp_out, lo, hi, out_dtype, total))
     least, most = residual_dtype.limits
     residual = rng.integers(least, most + 1, plan.out_shape).astype(residual_dtype.numpy)
     result = execute(plan, isa_name, x, out_dtype, layer.shares, residual)
