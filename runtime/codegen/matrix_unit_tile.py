@@ -1,4 +1,7 @@
-"""The matrix tile on a matrix unit: one or two registers of pixels, whose sums go through memory to the epilogue.
+"""The matrix tile on a matrix unit: registers of pixels, whose sums go through memory to the epilogue.
+
+A tile has as many registers of sums as the unit: by shape one register of pixels with four vectors of channels, two
+with two, or four with one. Where fewer pixels are left, a register starts early and computes some of the one before.
 
 Activations are read where they are, unless the distances of a register's pixels differ (at the end
 of an image row) or less than a step is left of a run: then they are gathered first.
@@ -136,13 +139,12 @@ def _emit_sums(
     is_first: ir.Value,
 ) -> None:
     """Store s32[pixel, vector, lane], bias included; pixels from `count` on are unspecified."""
-    halves = range(shape.pixels // ROWS)
     vectors = range(shape.vectors)
-    activations = [_emit_half(builder, half, operands, count) for half in halves]
+    registers = [_emit_pixels(builder, index, operands, count) for index in range(shape.pixels // ROWS)]
     for v, record in enumerate(records):
-        for half in halves:
+        for index in range(len(registers)):
             bias = offset(builder, record, FIELDS.index("bias") * ROW_BYTES)
-            unit.load(builder, half * shape.vectors + v, bias, constant(0))  # each pixel starts from the same biases
+            unit.load(builder, index * shape.vectors + v, bias, constant(0))  # each pixel starts from the same biases
 
     entry = builder.block
     run_loop, loop, run_end, end = (builder.append_basic_block(name) for name in ("run", "dot", "run_end", "dots_done"))
@@ -157,13 +159,13 @@ def _emit_sums(
     left = builder.sub(operands.run_bytes, at)
     source = builder.add(first, at)
     _emit_prefetch(builder, shape, at_weights, is_first)
-    for pixels in activations:
-        pixels.emit_load(builder, unit, source, left)
     for v in vectors:
         own = WEIGHTS[v % len(WEIGHTS)]
         unit.load(builder, own, offset(builder, at_weights, v * ROW_BYTES), constant(shape.vectors * ROW_BYTES))
-        for half in halves:
-            unit.dot(builder, half * shape.vectors + v, ACTIVATIONS[half], own)
+        for index, pixels in enumerate(registers):
+            if v == 0:  # more registers of pixels than `ACTIVATIONS` meet one vector only
+                pixels.emit_load(builder, unit, source, left)
+            unit.dot(builder, index * shape.vectors + v, pixels.register, own)
     next_at = builder.add(at, operands.register_bytes)
     # The last step of a run may have fewer weights: what follows them meets activations that are zero.
     used = _least(builder, left, operands.register_bytes)
@@ -184,12 +186,11 @@ def _emit_sums(
         phi.add_incoming(again, after)
 
     builder.position_at_end(end)
-    register_bytes = builder.mul(operands.register_rows, constant(shape.vectors * ROW_BYTES))
-    for half in halves:
+    pixel_bytes = constant(shape.vectors * ROW_BYTES)
+    for index, pixels in enumerate(registers):
+        of_register = builder.add(sums, builder.mul(pixels.start, pixel_bytes))
         for v in vectors:
-            target = offset(builder, sums, v * ROW_BYTES)
-            unit.store(builder, half * shape.vectors + v, target, constant(shape.vectors * ROW_BYTES))
-        sums = builder.add(sums, register_bytes)
+            unit.store(builder, index * shape.vectors + v, offset(builder, of_register, v * ROW_BYTES), pixel_bytes)
 
 
 def _emit_prefetch(builder: ir.IRBuilder, shape: TileShape, weights: ir.Value, is_first: ir.Value) -> None:
@@ -203,11 +204,12 @@ def _emit_prefetch(builder: ir.IRBuilder, shape: TileShape, weights: ir.Value, i
 
 
 @dataclass(frozen=True)
-class _Half:
+class _Pixels:
     """The pixels of one register of activations.
 
     Attributes:
-        index: of these pixels within the tile.
+        index: of the register within the tile.
+        start: the first pixel's index within the tile.
         operands: of the tile.
         addresses: of s64[16], each pixel's address, if any is to be gathered; those of the last one repeat.
         first: the first pixel's.
@@ -216,20 +218,24 @@ class _Half:
     """
 
     index: int
+    start: ir.Value
     operands: Operands
     addresses: ir.Value
     first: ir.Value
     step: ir.Value
     evenly: ir.Value
 
+    @property
+    def register(self) -> int:
+        return ACTIVATIONS[self.index % len(ACTIVATIONS)]
+
     def emit_load(self, builder: ir.IRBuilder, unit: MatrixUnit, source: ir.Value, left: ir.Value) -> None:
         """Load each pixel's activations at the offset `source`; zeros for what is beyond `left` bytes."""
-        register = ACTIVATIONS[self.index]
         direct, gather, loaded = (builder.append_basic_block(n) for n in ("direct", "gather", "loaded"))
         whole = builder.icmp_signed(">=", left, self.operands.register_bytes)
         builder.cbranch(builder.and_(self.evenly, whole), direct, gather)
         builder.position_at_end(direct)
-        unit.load(builder, register, builder.add(self.first, source), self.step)
+        unit.load(builder, self.register, builder.add(self.first, source), self.step)
         builder.branch(loaded)
 
         builder.position_at_end(gather)
@@ -247,19 +253,23 @@ class _Half:
             store(builder, row, builder.add(gathered, builder.mul(at, constant(ROW_BYTES // 8))), align=ROW_BYTES)
 
         emit_loop(builder, builder.shl(self.operands.register_rows, constant(3)), 8, gather_pixel)
-        unit.load(builder, register, gathered, constant(ROW_BYTES))
+        unit.load(builder, self.register, gathered, constant(ROW_BYTES))
         builder.branch(loaded)
         builder.position_at_end(loaded)
 
 
-def _emit_half(builder: ir.IRBuilder, index: int, operands: Operands, count: ir.Value) -> _Half:
+def _emit_pixels(builder: ir.IRBuilder, index: int, operands: Operands, count: ir.Value) -> _Pixels:
     """Find how the pixels of the `index`-th register lie; note their addresses if they have to be gathered."""
     rows = operands.register_rows
     addresses = stack_bytes(builder, 8 * ROWS, f"pixel_addresses_{index}")
-    pixel = builder.mul(rows, constant(index))
+    start = constant(0)
+    if index > 0:
+        left_over = builder.sub(count, rows)
+        start = _least(builder, builder.mul(rows, constant(index)), left_over)
+        start = builder.select(builder.icmp_signed("<", left_over, constant(0)), constant(0), start)
 
     def address_of(m: ir.Value) -> ir.Value:
-        own = _least(builder, builder.add(pixel, m), builder.sub(count, constant(1)))
+        own = _least(builder, builder.add(start, m), builder.sub(count, constant(1)))
         return builder.add(
             operands.base, load(builder, builder.add(operands.rows, builder.shl(own, constant(3))), I64, 8)
         )
@@ -269,7 +279,7 @@ def _emit_half(builder: ir.IRBuilder, index: int, operands: Operands, count: ir.
     # Neighbours within an image row have one distance, and row ends another: equal sums mean equal distances.
     step = builder.sub(second, first)
     even = builder.icmp_signed("==", builder.sub(last, first), builder.mul(step, last_row))
-    complete = builder.icmp_signed(">=", count, builder.add(pixel, rows))
+    complete = builder.icmp_signed(">=", count, rows)
     evenly = builder.and_(even, complete)
     uneven, noted = builder.append_basic_block("uneven"), builder.append_basic_block("noted")
     whole = builder.icmp_signed("==", builder.srem(operands.run_bytes, operands.register_bytes), constant(0))
@@ -282,7 +292,7 @@ def _emit_half(builder: ir.IRBuilder, index: int, operands: Operands, count: ir.
     emit_loop(builder, rows, 1, note)
     builder.branch(noted)
     builder.position_at_end(noted)
-    return _Half(index, operands, addresses, first, step, evenly)
+    return _Pixels(index, start, operands, addresses, first, step, evenly)
 
 
 def _least(builder: ir.IRBuilder, x: ir.Value, y: ir.Value) -> ir.Value:

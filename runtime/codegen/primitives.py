@@ -121,7 +121,7 @@ _PACKS_256 = _pack_with("llvm.x86.avx2.packssdw", I16), _pack_with("llvm.x86.avx
 _PLAIN_PACKS = _plain_pack(I16, -(2**15), 2**15 - 1), _plain_pack(I8, 0, 255)
 _MADD_512, _MADD_256 = vpmaddwd("llvm.x86.avx512.pmaddw.d.512"), vpmaddwd("llvm.x86.avx2.pmadd.wd")
 _TILES_512 = TileShape(4, 6), TileShape(2, 10), TileShape(1, 10)
-_TILES_AMX = TileShape(4, ROWS), TileShape(2, 2 * ROWS), TileShape(1, 2 * ROWS)
+_TILES_AMX = TileShape(4, ROWS), TileShape(2, 2 * ROWS), TileShape(1, 4 * ROWS)
 _TILES_256 = TileShape(2, 6), TileShape(1, 8)
 _TILES_128 = TileShape(2, 4), TileShape(1, 6)
 

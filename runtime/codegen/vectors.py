@@ -112,11 +112,14 @@ def stack_bytes(builder: ir.IRBuilder, count: int, name: str) -> ir.Value:
 
 
 def prefetch(builder: ir.IRBuilder, address: ir.Value, count: int) -> None:
-    """Ask for the cache lines of `count` bytes; the address may be any."""
-    read, high_locality, data = (ir.Constant(I32, value) for value in (0, 3, 1))
+    """Ask for the cache lines of `count` bytes in the L2 cache; the address may be any.
+
+    In the L1 cache they would be evicted before they are used, and fewer requests could be under way.
+    """
+    read, moderate_locality, data = (ir.Constant(I32, value) for value in (0, 2, 1))
     for start in range(0, count, LINE_BYTES):
         pointer = builder.inttoptr(offset(builder, address, start), I8.as_pointer())
-        call(builder, "llvm.prefetch.p0", ir.VoidType(), pointer, read, high_locality, data)
+        call(builder, "llvm.prefetch.p0", ir.VoidType(), pointer, read, moderate_locality, data)
 
 
 def call(builder: ir.IRBuilder, name: str, result: ir.Type, *arguments: ir.Value) -> ir.Value:

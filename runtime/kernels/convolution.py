@@ -2,7 +2,8 @@
 
 Its plan (`qcompiler.runtime.kernels.convolution_plan`) divides the output into *units*: pixels, or rows of pixels.
 A block of units is staged into the share's scratch (or read in place), so that every output pixel finds its
-activations as runs at the offsets `rows[pixel] + runs[i]`. The tiles of output channels then go over the block.
+activations as runs at the offsets `rows[pixel] + runs[i]`. For a matrix unit and few pixels they are then collected
+into the order in which it reads them, where each step is a run. The tiles of output channels go over the block.
 """
 
 from qcompiler.runtime.codegen.rescale import PARAMETERS, SUM_PARAMETERS
@@ -10,7 +11,7 @@ from qcompiler.runtime.codegen.staging import stage_activations
 from qcompiler.runtime.codegen.tile import begin_tiles, end_tiles, matrix_tiles
 from qcompiler.runtime.kernels.memory import copy_bytes, load_s64, word_loader
 from qcompiler.runtime.kernels.registry import kernel
-from qcompiler.runtime.kernels.rows import stage_padded_rows, stage_sampled_rows
+from qcompiler.runtime.kernels.rows import collect_steps, stage_padded_rows, stage_sampled_rows
 
 IN_PLACE, PIXELS, SAMPLED_ROWS, PADDED_ROWS = range(4)
 """Staging: none; neighbouring pixels; every `column_step`-th pixel of rows (1x1 with stride); rows with borders."""
@@ -19,7 +20,7 @@ TILE_WORDS = 9
 """s64 of a tile's entry: variant, pixels, fewest pixels, output offset, weights offset, records offset, input offset,
 bytes of a pixel if they are fewer than the tile's (else 0), bytes of a pixel in the tile."""
 
-PARTIAL_BYTES = 2048
+PARTIAL_BYTES = 4096
 """At the start of a share's scratch, room for a tile that is wider than the output."""
 
 WORDS = (
@@ -47,6 +48,10 @@ WORDS = (
     "tile_count",
     "run_count",
     "run_bytes",
+    "panel_bytes",
+    "panels_bytes",
+    "staged_run_count",
+    "staged_run_bytes",
     "register_rows",
     "register_bytes",
     "image_bytes",
@@ -74,11 +79,13 @@ def int_conv(operands: int, share: int, shares: int) -> None:  # noqa: C901, PLR
     x, residual, out, weights, records, tiles, runs, scratch = _load_words(operands)[:8]
     scratch_bytes, share_limit, by_tiles, staging, flip_in, zp_in, item_bytes = _load_words(operands)[19:26]
     units, image_units, block_units, unit_pixels = _load_words(operands)[26:30]
-    tile_count, run_count, run_bytes, register_rows, register_bytes = _load_words(operands)[30:35]
-    image_bytes, unit_bytes, out_stride = _load_words(operands)[35:38]
-    cin, column_step, height, row_items, row_step, window_rows = _load_words(operands)[38:44]
-    pad_top, pad_left, pad_right = _load_words(operands)[44:]
+    tile_count, run_count, run_bytes, panel_bytes, panels_bytes = _load_words(operands)[30:35]
+    staged_run_count, staged_run_bytes, register_rows, register_bytes = _load_words(operands)[35:39]
+    image_bytes, unit_bytes, out_stride = _load_words(operands)[39:42]
+    cin, column_step, height, row_items, row_step, window_rows = _load_words(operands)[42:48]
+    pad_top, pad_left, pad_right = _load_words(operands)[48:]
     rows = runs + 8 * run_count
+    staged_runs = rows + 8 * block_units * unit_pixels
 
     if share >= share_limit:
         return
@@ -91,7 +98,8 @@ def int_conv(operands: int, share: int, shares: int) -> None:  # noqa: C901, PLR
     if first_tile == last_tile:
         return
     partial = scratch + share * scratch_bytes
-    stage = partial + PARTIAL_BYTES
+    panels = partial + PARTIAL_BYTES
+    stage = panels + panels_bytes
 
     begin_tiles(register_rows, register_bytes)
     while unit < last_unit:
@@ -120,6 +128,19 @@ def int_conv(operands: int, share: int, shares: int) -> None:  # noqa: C901, PLR
                 flip_in,
                 item_bytes,
             )
+        if panels_bytes:
+            collect_steps(
+                panels,
+                base,
+                staged_runs + 8 * staged_run_count,
+                pixels,
+                staged_runs,
+                staged_run_count,
+                staged_run_bytes,
+                run_bytes,
+                panel_bytes,
+            )
+            base = panels
         block_out = out + unit * unit_pixels * out_stride
         for t in range(first_tile, last_tile):
             entry = tiles + t * (8 * TILE_WORDS)

@@ -38,10 +38,13 @@ from qcompiler.runtime.kernels.packing import (
     make_epilogue,
     round_up,
 )
+from qcompiler.runtime.kernels.tile_choice import TileChoice, choose_tiles
 
 STAGE_BYTES = 48 * 1024  # of scratch that a block aims for: with one tile's weights it stays in the L2 cache
 BLOCK_PIXELS = 96  # a multiple of the usual tiles' pixels
 LARGEST_BLOCK_PIXELS = 480
+COLLECTED_PIXELS = 64  # of a block whose activations are collected: one tile
+COLLECTED_STAGE_BYTES = 256 * 1024  # that are read once, to be collected
 STAGE_SLACK = 64  # bytes: the last run may be padded to whole groups, whose weights are zero
 SHARE_NS = 5000.0  # a share is worth at least this much time
 
@@ -80,6 +83,7 @@ class PackedConv:
         per_group: input channels of a group.
         kernel: (kh, kw); with `dilations`.
         runs: number of runs of a pixel; run_items: activations of each, without padding.
+        choice: the widest tile, and whether activations are collected.
     """
 
     isa: str
@@ -96,6 +100,7 @@ class PackedConv:
     dilations: tuple[int, int]
     runs: int
     run_items: int
+    choice: TileChoice
 
     @property
     def cin(self) -> int:
@@ -109,6 +114,11 @@ class PackedConv:
     @cached_property
     def primitive(self) -> Primitive:
         return primitive_named(self.isa)
+
+    @property
+    def tile_registers(self) -> int:
+        """Registers of pixels of the widest tile on a matrix unit."""
+        return self.primitive.tiles[self.choice.widest].pixels // ROWS
 
     def plan(
         self,
@@ -132,7 +142,7 @@ class PackedConv:
         by_tiles = geometry.units < 4 * shares and tile_count > geometry.units
         shares = min(shares, tile_count if by_tiles else geometry.units)
         stage = 0 if geometry.staging == IN_PLACE else geometry.stage_bytes(geometry.block_units) + STAGE_SLACK
-        scratch = round_up(PARTIAL_BYTES + stage, 64)
+        scratch = round_up(PARTIAL_BYTES + geometry.panels_bytes + stage, 64)
         integers = {
             **self.epilogue.parameters,
             **self.epilogue.sum_parameters,
@@ -143,10 +153,6 @@ class PackedConv:
             "flip_in": self.flip_in,
             "zp_in": self.zp_in,
             "tile_count": tile_count,
-            "run_count": self.runs,
-            "run_bytes": self.run_bytes,
-            "register_rows": geometry.register_rows,
-            "register_bytes": _register_bytes(self.run_bytes),
             "out_stride": self.cout * self.epilogue.itemsize,
             "cin": self.cin,
         }
@@ -246,10 +252,11 @@ class _Geometry:
 
     @cached_property
     def block_units(self) -> int:
-        largest = max(1, LARGEST_BLOCK_PIXELS // self.unit_pixels)
+        largest = max(1, (COLLECTED_PIXELS if self.conv.choice.collected else LARGEST_BLOCK_PIXELS) // self.unit_pixels)
         if self.staging != IN_PLACE:
             one, two = self.stage_bytes(1), self.stage_bytes(2)
-            largest = min(largest, max(0, STAGE_BYTES - one) // (two - one) + 1)
+            room = COLLECTED_STAGE_BYTES if self.conv.choice.collected else STAGE_BYTES
+            largest = min(largest, max(0, room - one) // (two - one) + 1)
         if self.pointwise:
             largest = max(BLOCK_PIXELS, largest // BLOCK_PIXELS * BLOCK_PIXELS)
         return min(largest, self.image_units)
@@ -257,11 +264,13 @@ class _Geometry:
     @cached_property
     def register_rows(self) -> int:
         """Pixels of a matrix unit's register: as even as can be, and none at the end of an image row if possible."""
-        width = self.unit_pixels
-        if self.pointwise or self.staging == SAMPLED_ROWS:  # all pixels of a block have one distance
+        if self.conv.primitive.matrix_unit is None:
+            return ROWS
+        width, registers = self.unit_pixels, self.conv.tile_registers
+        if self.pointwise or self.staging == SAMPLED_ROWS or self.conv.choice.collected:  # they have one distance
             pixels = self.block_units * width
-            tiles = -(-pixels // (2 * ROWS))
-            return max(_LEAST_ROWS, -(-pixels // (2 * tiles)))
+            tiles = -(-pixels // (registers * ROWS))
+            return max(_LEAST_ROWS, -(-pixels // (registers * tiles)))
         divisors = [rows for rows in range(_FEW_ROWS, ROWS + 1) if width % rows == 0]
         return max(divisors, default=ROWS)
 
@@ -273,8 +282,26 @@ class _Geometry:
         entries[:, 1] = entries[:, 1] // ROWS * self.register_rows
         return aligned(entries).view(np.int64).reshape(entries.shape)
 
+    @cached_property
+    def steps(self) -> int:
+        """Steps of a matrix unit in all runs of a pixel that are collected, else 0."""
+        conv = self.conv
+        return -(-conv.runs * conv.run_bytes // self.step_bytes) if conv.choice.collected else 0
+
+    @cached_property
+    def panel_bytes(self) -> int:
+        """Of one step of all pixels of a block: an odd number of rows, lest all panels meet in the same cache sets."""
+        return (self.block_units * self.unit_pixels | 1) * ROW_BYTES
+
+    @cached_property
+    def panels_bytes(self) -> int:
+        return self.steps * self.panel_bytes
+
     def offsets(self) -> AnyArray:
-        """s64: the byte offset of each run, then that of each pixel of a block."""
+        """s64: the byte offset of each run, then that of each pixel of a block.
+
+        Where activations are collected, first of the collected ones, then of those that are staged.
+        """
         conv, item = self.conv, self.conv.primitive.activation_bytes
         (kh, kw), (dh, dw) = conv.kernel, conv.dilations
         columns = np.arange(kw if conv.runs == kh * kw else 1, dtype=np.int64) * dw * conv.cin * item
@@ -286,12 +313,30 @@ class _Geometry:
             row_step = conv.cin * item
         rows = (np.arange(self.block_units, dtype=np.int64) * row_step)[:, None]
         pixels = rows + np.arange(self.unit_pixels, dtype=np.int64) * pixel_step
-        return aligned(np.concatenate([runs.ravel(), pixels.ravel()])).view(np.int64)
+        found = [runs.ravel(), pixels.ravel()]
+        if conv.choice.collected:
+            panels = np.arange(self.steps, dtype=np.int64) * self.panel_bytes
+            found = [panels, np.arange(pixels.size, dtype=np.int64) * self.step_bytes, *found]
+        return aligned(np.concatenate(found)).view(np.int64)
+
+    @cached_property
+    def step_bytes(self) -> int:
+        """Activations of a matrix unit's step."""
+        conv = self.conv
+        return _register_bytes(conv.runs * conv.run_bytes if conv.choice.collected else conv.run_bytes)
 
     def integers(self) -> dict[str, int]:
-        cin = self.conv.cin
+        cin, collected = self.conv.cin, self.conv.choice.collected
         row_items = self.width * cin
         return {
+            "run_count": self.steps if collected else self.conv.runs,
+            "run_bytes": self.step_bytes if collected else self.conv.run_bytes,
+            "panel_bytes": self.panel_bytes,
+            "panels_bytes": self.panels_bytes,
+            "staged_run_count": self.conv.runs,
+            "staged_run_bytes": self.conv.run_bytes,
+            "register_rows": self.register_rows,
+            "register_bytes": self.step_bytes,
             "staging": self.staging,
             "item_bytes": self.conv.primitive.activation_bytes,
             "units": self.units,
@@ -321,6 +366,7 @@ def pack_conv(
     isa: str,
     dilations: tuple[int, int] = (1, 1),
     group: int = 1,
+    pixels: int = 0,
 ) -> PackedConv:
     """Pack a convolution for one primitive.
 
@@ -333,6 +379,7 @@ def pack_conv(
         isa: a primitive's name.
         dilations: of (rows, columns).
         group: number of groups.
+        pixels: of the result, which the tiles are chosen for; 0 if that is not known. Any number can be planned.
     """
     cout, per_group, kh, kw = weight.shape
     p = primitive_named(isa)
@@ -349,11 +396,12 @@ def pack_conv(
     dot_groups = padded.reshape(cout, runs, groups_of_run, p.group)
     element = np.int8 if p.group == 4 else np.int16
 
+    choice = choose_tiles(p, channels=cout // group, activations=runs * run_items, pixels=pixels, group=group)
     weights, channels, tiles = [], [], []
     weight_offset = record_offset = 0
     record_size = epilogue.records(np.zeros((1, p.lanes), np.intp)).nbytes
     for g in range(group):
-        for index, start, valid in _tiles_of(p, cout // group):
+        for index, start, valid in _tiles_of(p, cout // group, choice.widest):
             shape = p.tiles[index]
             columns = shape.vectors * p.lanes
             lanes, vectors = range(p.lanes), range(shape.vectors)
@@ -393,21 +441,33 @@ def pack_conv(
         dilations=dilations,
         runs=runs,
         run_items=run_items,
+        choice=choice,
     )
 
 
 def pack_gemm(
-    weight: S8, bias: S32, requantization: Requantization | None, *, zp_in: int, x_dtype: DType, isa: str
+    weight: S8,
+    bias: S32,
+    requantization: Requantization | None,
+    *,
+    zp_in: int,
+    x_dtype: DType,
+    isa: str,
+    pixels: int = 0,
 ) -> PackedConv:
     """Pack a fully connected layer: weight s8[out, in], the rest as for `pack_conv`.
 
     Plan it with `plan(batch=1, height=1, width=rows)`: a row is a pixel.
     """
-    return pack_conv(weight[:, :, None, None], bias, requantization, zp_in=zp_in, x_dtype=x_dtype, isa=isa)
+    weight = weight[:, :, None, None]
+    return pack_conv(weight, bias, requantization, zp_in=zp_in, x_dtype=x_dtype, isa=isa, pixels=pixels)
 
 
-def _tiles_of(p: Primitive, channels: int) -> list[tuple[int, int, int]]:
-    """(index of the tile shape, first channel, channels) that cover `channels`; the last may overlap its neighbour."""
+def _tiles_of(p: Primitive, channels: int, widest: int) -> list[tuple[int, int, int]]:
+    """(index of the tile shape, first channel, channels) that cover `channels`; the last may overlap its neighbour.
+
+    No tile is wider than the shape `widest`.
+    """
 
     def width(shape: TileShape) -> int:
         return shape.vectors * p.lanes
@@ -415,7 +475,7 @@ def _tiles_of(p: Primitive, channels: int) -> list[tuple[int, int, int]]:
     result = []
     start = 0
     while start < channels:
-        fitting = [i for i, shape in enumerate(p.tiles) if width(shape) <= channels - start]
+        fitting = [i for i in range(widest, len(p.tiles)) if width(p.tiles[i]) <= channels - start]
         index = fitting[0] if fitting else len(p.tiles) - 1
         begin = min(start, max(0, channels - width(p.tiles[index])))
         result.append((index, begin, min(width(p.tiles[index]), channels)))

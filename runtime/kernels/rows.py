@@ -1,8 +1,9 @@
-"""Staging of the rows that a convolution's windows cover, borders included."""
+"""Staging of the activations that a convolution's windows cover, borders included."""
 
 from numba import njit
 
-from qcompiler.runtime.codegen.staging import stage_activations, stage_constant
+from qcompiler.runtime.codegen.staging import copy_step, stage_activations, stage_constant
+from qcompiler.runtime.kernels.memory import load_s64
 
 
 @njit(error_model="numpy", boundscheck=False)
@@ -52,3 +53,33 @@ def stage_sampled_rows(
         for c in range(pixels):
             at = target + (r * pixels + c) * cin * item_bytes
             stage_activations(at, source + r * row_bytes + c * pixel_bytes, cin, flip_in, item_bytes)
+
+
+@njit(error_model="numpy", boundscheck=False)
+def collect_steps(
+    target: int,
+    base: int,
+    rows: int,
+    pixels: int,
+    runs: int,
+    run_count: int,
+    run_bytes: int,
+    step_bytes: int,
+    panel_bytes: int,
+) -> None:
+    """Copy each pixel's runs one after the other, cut into a matrix unit's steps: [step, pixel, step_bytes].
+
+    A step's panel of all pixels takes `panel_bytes`; the last step ends in zeros. `rows` and `runs` are addresses of
+    s64, as for `tile.matrix_tiles`.
+    """
+    for m in range(pixels):
+        pixel, at, room = base + load_s64(rows, m), target + m * step_bytes, step_bytes
+        for i in range(run_count):
+            source, left = pixel + load_s64(runs, i), run_bytes
+            while left > 0:
+                count = min(left, room)
+                copy_step(at, source, count, room)
+                source, left = source + count, left - count
+                at, room = at + count, room - count
+                if room == 0:
+                    at, room = at + panel_bytes - step_bytes, step_bytes

@@ -8,6 +8,7 @@ import numpy.typing as npt
 from qcompiler.errors import VerifyError
 from qcompiler.ir import Node
 from qcompiler.ir.ops import IntConv, IntGemm
+from qcompiler.ir.ops.shapes import static_dim
 from qcompiler.ir.types import DType
 from qcompiler.runtime import isa
 from qcompiler.runtime.kernels.convolution_plan import PackedConv, pack_conv, pack_gemm
@@ -57,9 +58,12 @@ def _emit_layer(lowering: Lowering, node: Node, add: Node | None) -> None:
         lowering.result(result)
         return
     chosen, op, build = isa.current(), node.op, lowering.build
-    packed = lowering.model.made(node.name, f"packed for {chosen}", lambda: _pack(node, add, chosen))
+    batch, *image = lowering.shape(node.result)[:-1] or (1,)
+    image_pixels = math.prod(image)
+    pixels = image_pixels if _has_window(node) else batch * image_pixels
+    packed = lowering.model.made(node.name, f"packed for {chosen}", lambda: _pack(node, add, chosen, pixels))
     if isinstance(op, IntConv):
-        batch, height, width, _ = lowering.shape(node.operands[0])
+        _, height, width, _ = lowering.shape(node.operands[0])
         plan = packed.plan(
             batch,
             height,
@@ -69,7 +73,7 @@ def _emit_layer(lowering: Lowering, node: Node, add: Node | None) -> None:
             max_shares=MOST_SHARES,
         )
     else:
-        plan = packed.plan(1, 1, math.prod(lowering.shape(result)[:-1]), max_shares=MOST_SHARES)
+        plan = packed.plan(1, 1, batch * image_pixels, max_shares=MOST_SHARES)
     words: dict[str, Operand] = {"x": lowering.buffer(node.operands[0])}
     if plan.kernel == "int_conv":
         words["residual"] = 0 if add is None else lowering.buffer(residual_of(node, add))
@@ -82,21 +86,33 @@ def _emit_layer(lowering: Lowering, node: Node, add: Node | None) -> None:
     )
 
 
-def _pack(node: Node, add: Node | None, chosen: str) -> PackedConv | PackedDepthwise:
+def _has_window(node: Node) -> bool:
+    return math.prod(static_dim(d, "a weight axis") for d in node.operands[1].type.shape[2:]) > 1
+
+
+def _pack(node: Node, add: Node | None, chosen: str, pixels: int) -> PackedConv | PackedDepthwise:
     op, x_dtype = node.op, node.operands[0].type.dtype
     weight, bias = _constant(node, 1).astype(np.int8), _constant(node, 2).astype(np.int32)
     rescaling = _requantization(node)
     if rescaling is not None and add is not None:
         rescaling = with_addition(rescaling, node, add)
     if isinstance(op, IntGemm):
-        return pack_gemm(weight, bias, rescaling, zp_in=op.zp_in, x_dtype=x_dtype, isa=chosen)
+        return pack_gemm(weight, bias, rescaling, zp_in=op.zp_in, x_dtype=x_dtype, isa=chosen, pixels=pixels)
     if not isinstance(op, IntConv):
         raise VerifyError(f"node '{node.name}' ({op.name}) is no layer")
     dilations = op.dilations[0], op.dilations[1]
     if is_depthwise(node):
         return pack_depthwise(weight, bias, rescaling, zp_in=op.zp_in, x_dtype=x_dtype, isa=chosen, dilations=dilations)
     return pack_conv(
-        weight, bias, rescaling, zp_in=op.zp_in, x_dtype=x_dtype, isa=chosen, dilations=dilations, group=op.group
+        weight,
+        bias,
+        rescaling,
+        zp_in=op.zp_in,
+        x_dtype=x_dtype,
+        isa=chosen,
+        dilations=dilations,
+        group=op.group,
+        pixels=pixels,
     )
 
 

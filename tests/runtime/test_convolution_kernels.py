@@ -6,6 +6,7 @@ The emulated primitives execute the packing, tails and epilogue of the wide form
 import ctypes
 import math
 from dataclasses import dataclass, replace
+from unittest.mock import patch
 
 import numpy as np
 import numpy.typing as npt
@@ -16,10 +17,13 @@ from hypothesis import strategies as st
 from qcompiler import numerics
 from qcompiler.ir.types import DType
 from qcompiler.runtime import isa
+from qcompiler.runtime.codegen.primitives import primitive_named
+from qcompiler.runtime.kernels import convolution_plan
 from qcompiler.runtime.kernels.convolution_plan import KernelPlan, pack_conv, pack_gemm
 from qcompiler.runtime.kernels.depthwise_plan import pack_depthwise
 from qcompiler.runtime.kernels.packing import Requantization, ResidualSum, aligned
 from qcompiler.runtime.kernels.registry import kernel_named
+from qcompiler.runtime.kernels.tile_choice import TileChoice, choose_tiles
 
 EMULATED = ("amx-emulated", "vnni512-emulated", "vnni256-emulated", "avx512-emulated")
 PRIMITIVES = (*isa.available(), *EMULATED)
@@ -196,6 +200,33 @@ def test_convolution(isa_name: str, layer: Layer):
     plan = conv_plan(layer, isa_name, weight, bias, requantization)
     result = execute(plan, isa_name, x, layer.dtype, layer.shares)
     assert np.array_equal(result, expected(layer, x, weight, bias, requantization))
+
+
+@pytest.mark.parametrize("isa_name", [name for name in PRIMITIVES if name.startswith("amx")])
+@settings(max_examples=60)
+@given(layer=layers(), widest=st.integers(0, 2), collected=st.booleans())
+def test_convolution_with_each_choice_of_tiles(isa_name: str, layer: Layer, widest: int, collected: bool):
+    x, weight, bias, requantization = random_operands(layer)
+    choice = TileChoice(widest, collected=collected and widest == 2 and layer.group == 1)
+    with patch.object(convolution_plan, "choose_tiles", return_value=choice):
+        plan = conv_plan(layer, isa_name, weight, bias, requantization)
+    result = execute(plan, isa_name, x, layer.dtype, layer.shares)
+    assert np.array_equal(result, expected(layer, x, weight, bias, requantization))
+
+
+def test_choice_of_tiles():
+    unit = primitive_named("amx")
+
+    def vectors(**sizes: int) -> int:
+        return unit.tiles[choose_tiles(unit, **sizes).widest].vectors
+
+    assert vectors(channels=256, activations=64, pixels=56 * 56) == 4  # the epilogue decides
+    assert vectors(channels=256, activations=2304, pixels=14 * 14) == 2  # the weights' way from the L2 cache
+    assert choose_tiles(unit, channels=512, activations=4608, pixels=7 * 7) == TileChoice(2, collected=True)
+    assert not choose_tiles(unit, channels=512, activations=4608, pixels=7 * 7, group=2).collected
+    assert choose_tiles(primitive_named("vnni512"), channels=512, activations=4608, pixels=49) == TileChoice(
+        0, collected=False
+    )
 
 
 @pytest.mark.parametrize("isa_name", PRIMITIVES)
