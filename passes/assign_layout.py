@@ -52,8 +52,11 @@ class AssignLayout(Pass):
 def _change_layout(
     graph: Graph, node: Node, op: ops.IntConv | ops.IntAveragePool | ops.MaxPool | ops.DepthToSpace
 ) -> None:
-    before = graph.add_node(ops.Transpose(TO_NHWC), [node.operands[0]], name=f"{node.name}_to_nhwc", before=node)
-    graph.set_operand(node, 0, before.result)
+    images = (0, 5) if len(node.operands) > 5 else (0,)  # a convolution's residual lies as its result
+    for index in images:
+        name = f"{node.name}_to_nhwc" if index == 0 else f"{node.name}_residual_to_nhwc"
+        before = graph.add_node(ops.Transpose(TO_NHWC), [node.operands[index]], name=name, before=node)
+        graph.set_operand(node, index, before.result)
     node.op = op
     nchw = node.result.type
     node.result.type = nchw.with_shape(nchw.shape[axis] for axis in TO_NHWC)

@@ -27,8 +27,8 @@ class FuseResidualAdd(RewritePass[_Match]):
     networks add it in every block. With 16 bits the rounding of y is 1/128 of a step or less: the sum is rounded once,
     as if the addition were done on the accumulator. docs/accuracy.md has the figures.
 
-    One operand keeps 8 bits, also where both are convolutions: the kernel of the other then adds it in its epilogue, in
-    32 bits.
+    One operand keeps 8 bits, also where both are convolutions: the other one then adds it to its accumulators, see
+    `qcompiler.passes.lower_residual`.
 
     Known limits: does not fire where y has other users, which want 8 bits, or where the skip path is a constant.
     """

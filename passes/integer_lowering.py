@@ -68,15 +68,24 @@ class ResultFields(TypedDict):
 
 
 class Lowering:
-    """The graph being lowered, and what its integers mean."""
+    """The graph being lowered, and what its integers mean.
+
+    Attributes:
+        absorbed: nodes whose work other nodes do as well, since what uses them has been lowered.
+    """
 
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
+        self.absorbed: list[Node] = []
         self._meaning: dict[Value, tuple[DType, QuantParams]] = {}
 
     def define(self, value: Value, dtype: DType, quant: QuantParams) -> None:
         """Record what the integers of `value` mean."""
         self._meaning[value] = (dtype, quant)
+
+    def absorb(self, layer: Node) -> None:
+        """Record that the node being lowered does the work of `layer` too, which nothing else uses."""
+        self.absorbed.append(layer)
 
     def has_meaning(self, value: Value) -> bool:
         return value in self._meaning

@@ -8,11 +8,11 @@ from qcompiler.numerics import (
     build_table,
     quantize_add_multipliers,
     quantize_div_multiplier,
-    quantize_mixed_add_multipliers,
     quantize_multiplier,
     softmax_tables,
 )
 from qcompiler.passes.integer_lowering import Lowered, Lowering, Quantized, Unlowerable, lowers, result_fields
+from qcompiler.passes.lower_residual import lower_residual_sum
 
 
 def _bits(*operands: Quantized) -> int:
@@ -21,17 +21,17 @@ def _bits(*operands: Quantized) -> int:
 
 @lowers(ops.Add, ops.Sub)
 def lower_sum(node: Node, lowering: Lowering) -> Lowered:
-    """One rounding: ``((a−z_a)·s_a/s_y ± (b−z_b)·s_b/s_y)`` with both factors over one power of two."""
+    """One rounding: ``((a−z_a)·s_a/s_y ± (b−z_b)·s_b/s_y)`` with both factors over one power of two.
+
+    Where a layer makes one of them, and nothing else uses it, the layer does the addition.
+    """
+    residual_sum = lower_residual_sum(node, lowering)
+    if residual_sum is not None:
+        return residual_sum
     a, b, y = lowering.operand(node, 0), lowering.operand(node, 1), lowering.result(node)
     sign = -1 if isinstance(node.op, ops.Sub) else 1
     real_a, real_b = a.scale / y.scale, sign * b.scale / y.scale
-    multipliers = None
-    if y.is_8_bit and a.is_8_bit and not b.is_8_bit and b.zero_point == 0:
-        multipliers = quantize_mixed_add_multipliers(real_a, real_b)
-    elif y.is_8_bit and b.is_8_bit and not a.is_8_bit and a.zero_point == 0:
-        narrow_first = quantize_mixed_add_multipliers(real_b, real_a)
-        multipliers = narrow_first and (narrow_first[1], narrow_first[0], narrow_first[2])
-    multiplier_a, multiplier_b, shift = multipliers or quantize_add_multipliers(real_a, real_b, bits=_bits(a, b))
+    multiplier_a, multiplier_b, shift = quantize_add_multipliers(real_a, real_b, bits=_bits(a, b))
     op = ops.IntAdd(
         zp_a=a.zero_point,
         zp_b=b.zero_point,

@@ -25,6 +25,9 @@ class LowerToInteger(Pass):
         y = conv(x: u8{s_x, z_x}, w: s8{s_w[c]}, b: s32{s_x·s_w[c]}): u8{s_y, z_y}               before
         y = int.conv(x, w, b − z_x·Σw, M[c], shift[c]): M·2^−shift ≈ s_x·s_w[c]/s_y               after
 
+        y = conv(x): s16; z = add(y, r)                                                          before
+        z = int.conv(x, w, b, M, shift, r, f[c]): f[c] ≈ s_r/(s_x·s_w[c])                          after
+
     Why: what is left can be computed by integer instructions only and means the same on every machine. The
     arithmetic is that of `qcompiler.numerics`; unary functions become tables of 256 entries.
 
@@ -54,6 +57,8 @@ class LowerToInteger(Pass):
                     _keep_float(node, lowering)
                 else:
                     _define_results(node, lowering)  # so that all of the nodes after it can be judged
+        for layer in lowering.absorbed:
+            graph.erase_if_unused(layer)
         if refused and not context.allow_float:
             raise UnsupportedOpError(_refusal(graph, refused))
         for node, reason in refused:

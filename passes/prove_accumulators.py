@@ -44,7 +44,7 @@ class AccumulatorProof:
 class ProveAccumulators(Pass):
     """Bound every accumulator by its actual weights and the range of its operand.
 
-        max |x − z_x| · Σ|w| + |b| <= 2^31 − 1        for each output channel
+        max |x − z_x| · Σ|w| + max |r − z_r| · |f| + |b| <= 2^31 − 1        for each output channel
 
     Why: an int32 sum that wraps gives a plausible wrong number, and no test input need show it. The bound is on the
     final sum; partial sums may wrap, which is exact modulo 2^32.
@@ -86,16 +86,16 @@ def prove(graph: Graph) -> list[AccumulatorProof]:
     """
     proofs = []
     for node in graph.nodes():
-        bounds = _bounds(node)
+        bounds = accumulator_bounds(node)
         if bounds is not None:
             proofs.append(AccumulatorProof(node.name, len(bounds), int(bounds.max(initial=0))))
     return proofs
 
 
-def _bounds(node: Node) -> Bounds | None:
-    """The largest |accumulator| of each output channel."""
+def accumulator_bounds(node: Node) -> Bounds | None:
+    """The largest |accumulator| of each output channel, s64; None for an op without accumulators."""
     match node.op:
-        case ops.IntConv(zp_in=zp) | ops.IntGemm(zp_in=zp):
+        case ops.IntConv(zp_in=zp, zp_residual=zp_residual) | ops.IntGemm(zp_in=zp, zp_residual=zp_residual):
             weight, folded = (v.data for v in node.operands[1:3])
             if weight is None or folded is None:
                 return np.full(1, np.iinfo(np.int64).max)  # nothing is known: never proven
@@ -106,18 +106,23 @@ def _bounds(node: Node) -> Bounds | None:
             magnitudes: Bounds = np.abs(bias.view(np.int32).astype(np.int64))
             positive = np.maximum(rows, 0).sum(axis=1, dtype=np.int64)
             sums: Bounds = 2 * positive - total
-            return magnitudes + _reach(node.operands[0], zp) * sums
+            if len(node.operands) > 5:
+                factor = node.operands[6].data
+                if factor is None:
+                    return np.full(1, np.iinfo(np.int64).max)
+                magnitudes += reach(node.operands[5], zp_residual) * np.abs(factor.astype(np.int64))
+            return magnitudes + reach(node.operands[0], zp) * sums
         case ops.IntMean(axes=axes, zp_in=zp):
             sizes = [node.operands[0].type.shape[axis] for axis in axes]
             count = np.prod([s for s in sizes if isinstance(s, int)], dtype=np.int64)
-            return np.array([_reach(node.operands[0], zp) * count])
+            return np.array([reach(node.operands[0], zp) * count])
         case ops.IntAveragePool(kernel=kernel, zp_in=zp):
-            return np.array([_reach(node.operands[0], zp) * kernel[0] * kernel[1]])
+            return np.array([reach(node.operands[0], zp) * kernel[0] * kernel[1]])
         case _:
             return None
 
 
-def _reach(value: Value, zero_point: int) -> int:
+def reach(value: Value, zero_point: int) -> int:
     """The largest |x − zero_point| of what the value can hold."""
     low, high = value.type.dtype.limits
     if value.producer is not None and value.type.dtype is not DType.S32:  # accumulators are not clamped

@@ -23,6 +23,8 @@ MIN_SHIFT, MAX_SHIFT = 2, 62
 SMALLEST_SCALE = 2.0**-126
 """The smallest normal float32: a smaller scale could not divide at the border."""
 
+LEAST_RESIDUAL_FACTOR = 2**7
+
 
 class Multiplier(NamedTuple):
     """A real factor ``M · 2^−shift``: |M| lies in [2^30, 2^31), or M is 0 and every product becomes zero."""
@@ -127,21 +129,13 @@ def quantize_add_multipliers(real_a: float, real_b: float, *, bits: int = 8) -> 
     return _signed_fixed_point(real_a, shift), _signed_fixed_point(real_b, shift), shift
 
 
-def quantize_mixed_add_multipliers(real_narrow: float, real_wide: float) -> tuple[int, int, int] | None:
-    """(multiplier_narrow, multiplier_wide, shift) of an 8-bit operand plus a symmetric 16-bit one, to 8 bits.
+def quantize_residual_factor(real: float) -> int | None:
+    """The integer nearest to `real`, by which a residual is multiplied before it is added to an accumulator.
 
-    The sum, with its rounding and zero point, stays within 32 bits, and both products are those of 16-bit factors:
-    |multiplier_wide| < 2^15, and multiplier_narrow is 2^8 times a number of 15 bits. The shift is the largest for which
-    255·|multiplier_narrow| + 2^15·|multiplier_wide| + 2^(shift−1) + 255·2^shift < 2^31. None if it is below 17: the
-    factors would be too coarse.
+    None unless it has 8 to 15 bits: a smaller one would be off by more than 1/256, a larger one does not fit s16.
     """
-    for shift in range(22, 16, -1):
-        narrow = 256 * _signed_fixed_point(real_narrow, shift - 8)
-        wide = _signed_fixed_point(real_wide, shift)
-        total = 255 * abs(narrow) + 2**15 * abs(wide) + 2 ** (shift - 1) + 255 * 2**shift
-        if total < 2**31 and abs(wide) < 2**15:
-            return narrow, wide, shift
-    return None
+    factor = _signed_fixed_point(real, 0) if math.isfinite(real) else 0
+    return factor if LEAST_RESIDUAL_FACTOR <= abs(factor) < 2**15 else None
 
 
 def quantize_div_multiplier(real: float, *, bits: int = 8) -> Multiplier:

@@ -4,26 +4,25 @@ Within a tile the channel of lane l of vector v is `channel_of(...)`, such that 
 16-byte lanes, put the channels in order. Weights and records are packed in that order.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from llvmlite import ir
 
 from qcompiler.runtime.codegen.primitives import Primitive
 from qcompiler.runtime.codegen.rescale import (
     FORM_S32,
-    FORM_SUM,
     FORM_U8,
+    PARAMETERS,
     ByteRange,
-    Residual,
     emit_byte_range,
     emit_rescale,
+    emit_residuals,
     emit_s16,
     emit_s32_stores,
-    emit_sums,
     emit_u8,
     parameter,
 )
-from qcompiler.runtime.codegen.vectors import I8, constant, load, offset, shuffle, store, vector
+from qcompiler.runtime.codegen.vectors import I8, I64, constant, load, offset, shuffle, splat, store, vector
 
 
 def channel_of(vectors: int, vector: int, lane: int) -> int:
@@ -49,9 +48,10 @@ def emit_epilogue(
         accs: [pixel][vector], s32; 1, 2 or 4 vectors.
         records: address of each vector's record, see `rescale`.
         outs: for each pixel the addresses of 1, 2 or 4 equal parts of its channels.
-        parameters: address of the words `rescale.PARAMETERS`.
+        parameters: address of the words `rescale.PARAMETERS`, and with residuals `rescale.RESIDUAL_PARAMETERS`.
         done: where to go on.
-        residual_distance: from the address of a result to that of its residual; None in a kernel that adds none.
+        residual_distance: from the address of a result to that of its residual, both of 8 bits; None in a kernel that
+            adds none.
     """
     vectors, pixels = len(records), len(outs)
     raw, rescaled, as_bytes, plain, ranged, as_s16 = (
@@ -73,6 +73,8 @@ def emit_epilogue(
     builder.branch(done)
 
     builder.position_at_end(rescaled)
+    if residual_distance is not None:
+        accs = _emit_residual_branch(builder, p, accs, records, outs, parameters, residual_distance)
     large = parameter(builder, parameters, "large")
     flat = emit_rescale(builder, p, [accs[m][v] for m, v in each], [records[v] for _, v in each], large)
     values = dict(zip(each, flat, strict=True))
@@ -86,15 +88,6 @@ def emit_epilogue(
         builder.position_at_end(block)
         limits = emit_byte_range(builder, p, parameters) if block is ranged else None
         _emit_bytes(builder, p, values, outs, vectors, limits)
-        builder.branch(done)
-
-    if residual_distance is not None:
-        as_sum = builder.append_basic_block("sum")
-        forms.add_case(constant(FORM_SUM), as_sum)
-        builder.position_at_end(as_sum)
-        limits = emit_byte_range(builder, p, parameters)
-        residual = Residual.of(builder, p, parameters, residual_distance)
-        _emit_bytes(builder, p, values, outs, vectors, limits, residual)
         builder.branch(done)
 
     builder.position_at_end(as_s16)
@@ -122,21 +115,13 @@ def _emit_bytes(
     outs: list[list[ir.Value]],
     vectors: int,
     limits: ByteRange | None,
-    residual: Residual | None = None,
 ) -> None:
-    """Store results, by (pixel, vector), as bytes; with a residual, their sums with it."""
-    together = 4 // vectors  # pixels that fill one vector of bytes
+    """Store results, by (pixel, vector), as bytes."""
     lanes = range(0, p.vector_bytes, 16)
     width = 4 * vectors  # bytes of one pixel in each of these
 
-    for start in range(0, len(outs), together):
-        pixels = range(start, min(start + together, len(outs)))
-        chosen = [*pixels] + [pixels[-1]] * (together - len(pixels))
+    for pixels, chosen in _filling_a_vector(len(outs), vectors):
         own = [values[m, v] for m in chosen for v in range(vectors)]
-        if residual is not None:
-            addresses = [builder.add(outs[m][0], residual.distance) for m in chosen]
-            added = _load_bytes(builder, p, addresses, width)
-            own = emit_sums(builder, p, own, added, residual)
         packed = emit_u8(builder, p, own, limits)
         for i, m in enumerate(pixels):
             bytes_of_pixel = [lane + width * i + byte for lane in lanes for byte in range(width)]
@@ -144,6 +129,47 @@ def _emit_bytes(
             for part, out in enumerate(outs[m]):
                 chosen_bytes = bytes_of_pixel[part * size : (part + 1) * size]
                 store(builder, shuffle(builder, packed, packed, chosen_bytes), out)
+
+
+def _filling_a_vector(pixels: int, vectors: int) -> Iterator[tuple[list[int], list[int]]]:
+    """Pixels whose results fill one vector of bytes: those there are, and with the last one repeated."""
+    together = 4 // vectors
+    for start in range(0, pixels, together):
+        own = [*range(start, min(start + together, pixels))]
+        yield own, own + [own[-1]] * (together - len(own))
+
+
+def _emit_residual_branch(
+    builder: ir.IRBuilder,
+    p: Primitive,
+    accs: list[list[ir.Value]],
+    records: list[ir.Value],
+    outs: list[list[ir.Value]],
+    parameters: ir.Value,
+    distance: ir.Value,
+) -> list[list[ir.Value]]:
+    """The accumulators with their residuals, if the parameters say that there are any."""
+    words = [load(builder, offset(builder, parameters, 8 * (len(PARAMETERS) + i)), I64, 8) for i in range(2)]
+    vectors, before = len(records), builder.block
+    adding, after = builder.append_basic_block("residual"), builder.append_basic_block("complete")
+    builder.cbranch(builder.icmp_signed("!=", words[0], constant(0)), adding, after)
+    builder.position_at_end(adding)
+    flip = builder.bitcast(splat(builder, words[1], vector(I64, p.lanes // 2)), vector(I8, p.vector_bytes))
+    sums = dict[tuple[int, int], ir.Value]()
+    for _, chosen in _filling_a_vector(len(outs), vectors):
+        added = _load_bytes(builder, p, [builder.add(outs[m][0], distance) for m in chosen], 4 * vectors)
+        each = [(m, v) for m in chosen for v in range(vectors)]
+        total = emit_residuals(builder, p, [accs[m][v] for m, v in each], [records[v] for _, v in each], added, flip)
+        sums |= zip(each, total, strict=True)
+    builder.branch(after)
+    builder.position_at_end(after)
+    merged = []
+    for m, own in enumerate(accs):
+        merged.append([builder.phi(p.s32) for _ in own])
+        for v, (phi, acc) in enumerate(zip(merged[m], own, strict=True)):
+            phi.add_incoming(acc, before)
+            phi.add_incoming(sums[m, v], adding)
+    return merged
 
 
 def _load_bytes(builder: ir.IRBuilder, p: Primitive, addresses: list[ir.Value], width: int) -> ir.Value:

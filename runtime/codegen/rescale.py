@@ -5,7 +5,7 @@ multiplication, the result is (h + 2^(s-33)) >> (s-32). That never overflows 32 
 shift follow two `vpmuldq`. A shift s < 33 becomes 33 by shifting the accumulator left by 33 - s, after clamping it
 to where it still fits: a channel that clamps there is far outside of any 8-bit or 16-bit range anyway.
 
-Parameters of a vector of channels are one *record*: seven vectors of s32, see `FIELDS`.
+Parameters of a vector of channels are one *record*: eight vectors of s32, see `FIELDS`.
 """
 
 from collections.abc import Sequence
@@ -22,7 +22,6 @@ from qcompiler.runtime.codegen.vectors import (
     call,
     clamp,
     constant,
-    interleave,
     load,
     offset,
     shuffle,
@@ -32,25 +31,20 @@ from qcompiler.runtime.codegen.vectors import (
     vector,
 )
 
-FIELDS = ("bias", "multiplier", "odd_multiplier", "half", "shift", "limit", "left_shift")
+FIELDS = ("bias", "multiplier", "odd_multiplier", "half", "shift", "limit", "left_shift", "factor")
 """`shift` is s - 32. `half` is 2^(shift-1), and zp << shift as well where that fits and bytes are stored.
-`odd_multiplier` has the odd lanes' multipliers in the even lanes."""
+`odd_multiplier` has the odd lanes' multipliers in the even lanes. `factor` is a residual's, in the low 16 bits."""
 
-FORM_U8, FORM_S16, FORM_S32, FORM_SUM = range(4)
-"""What is stored. s8 is stored as u8 with 128 added to zero point and bounds, and the top bit flipped. `FORM_SUM`: as
-`FORM_U8`, the sum of the results, which saturate to s16, and an 8-bit residual."""
+FORM_U8, FORM_S16, FORM_S32 = range(3)
+"""What is stored. s8 is stored as u8 with 128 added to zero point and bounds, and the top bit flipped."""
 
 PARAMETERS = ("zp_out", "lo", "hi", "flip", "form", "large", "plain")
 """Consecutive operand words of every kernel with this epilogue. For `FORM_U8` the first four hold their 16 or 8 bits
 again and again. `large`: some shift was below 33. `plain`: saturation to u8 is all that is left to do."""
 
-
-SUM_PARAMETERS = ("sum_multipliers", "sum_addend", "sum_shift", "sum_flip")
-"""The words that follow in kernels that can add a residual; their bits repeat like those of a `FORM_U8`.
-
-The sum is (result * low + residual * 2^8 * high + addend) >> shift, low and high being the 16-bit halves of the
-multipliers; `sum_flip` is the top bit if the residual is u8, which makes it s8.
-"""
+RESIDUAL_PARAMETERS = ("adds_residual", "residual_flip")
+"""The words that follow in kernels that can add a residual. `residual_flip` repeats 8 bits: the top one turns s8 to
+u8, which the bias takes into account."""
 
 
 def field(builder: ir.IRBuilder, p: Primitive, record: ir.Value, name: str) -> ir.Value:
@@ -158,48 +152,26 @@ def emit_u8(builder: ir.IRBuilder, p: Primitive, values: Sequence[ir.Value], lim
     return builder.xor(packed, limits.flip)
 
 
-@dataclass(frozen=True)
-class Residual:
-    """What is added to results before they are stored, in every lane.
-
-    Attributes:
-        distance: from the address of a result to that of its residual, in bytes.
-    """
-
-    distance: ir.Value
-    multipliers: ir.Value
-    addend: ir.Value
-    shift: ir.Value
-    flip: ir.Value
-
-    @staticmethod
-    def of(builder: ir.IRBuilder, p: Primitive, parameters: ir.Value, distance: ir.Value) -> "Residual":
-        """Load `SUM_PARAMETERS`."""
-        kinds = (vector(I16, 2 * p.lanes), p.s32, p.s32, vector(I8, 4 * p.lanes))
-        repeated = vector(I64, p.lanes // 2)
-        words = [
-            load(builder, offset(builder, parameters, 8 * (len(PARAMETERS) + i)), I64, 8) for i in range(len(kinds))
-        ]
-        return Residual(
-            distance, *(builder.bitcast(splat(builder, w, repeated), k) for w, k in zip(words, kinds, strict=True))
-        )
-
-
-def emit_sums(
-    builder: ir.IRBuilder, p: Primitive, values: Sequence[ir.Value], residuals: ir.Value, terms: Residual
+def emit_residuals(
+    builder: ir.IRBuilder,
+    p: Primitive,
+    accs: Sequence[ir.Value],
+    records: Sequence[ir.Value],
+    residuals: ir.Value,
+    flip: ir.Value,
 ) -> list[ir.Value]:
-    """Four vectors of results plus one of bytes in the order of `emit_u8`; zero point included."""
-    residuals = builder.xor(residuals, terms.flip)
+    """Add residuals, one vector of bytes in the order of `emit_u8`, to four vectors of accumulators."""
+    residuals = builder.xor(residuals, flip)
     zero = splat_constant(residuals.type, 0)
-    words = vector(I16, 2 * p.lanes)
-    sums = []
-    for high in (False, True):
-        results = p.pack_s16(builder, values[2 * high], values[2 * high + 1])
-        times_256 = builder.bitcast(interleave(builder, zero, residuals, high=high), words)
-        for half in (False, True):
-            pairs = interleave(builder, results, times_256, high=half)
-            sums.append(builder.ashr(p.dot_s16(builder, terms.addend, pairs, terms.multipliers), terms.shift))
-    return sums
+    pairs = vector(I16, 2 * p.lanes)
+    result = []
+    for index, (acc, record) in enumerate(zip(accs, records, strict=True)):
+        own = [16 * (lane // 4) + 4 * index + lane % 4 for lane in range(p.lanes)]
+        order = [byte for at in own for byte in (at, *[p.vector_bytes] * 3)]  # to the low byte of each lane
+        widened = builder.bitcast(shuffle(builder, residuals, zero, order), pairs)
+        factor = builder.bitcast(field(builder, p, record, "factor"), pairs)
+        result.append(p.dot_s16(builder, acc, widened, factor))
+    return result
 
 
 def emit_s16(builder: ir.IRBuilder, p: Primitive, values: Sequence[ir.Value], parameters: ir.Value) -> list[ir.Value]:

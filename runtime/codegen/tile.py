@@ -87,7 +87,7 @@ def matrix_tiles(  # noqa: PLR0913, PLR0917 - a kernel's inner call has no struc
         out: address of the first pixel's first channel.
         out_stride: bytes from pixel to pixel.
         residual_distance: from the address of a result to that of its residual, in bytes, where residuals are added.
-        parameters: address of the words `rescale.PARAMETERS` and `rescale.SUM_PARAMETERS`.
+        parameters: address of the words `rescale.PARAMETERS` and `rescale.RESIDUAL_PARAMETERS`.
     """
     p = emitted_primitive()
     done = builder.append_basic_block("tile_done")

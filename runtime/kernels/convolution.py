@@ -6,7 +6,7 @@ activations as runs at the offsets `rows[pixel] + runs[i]`. For a matrix unit an
 into the order in which it reads them, where each step is a run. The tiles of output channels go over the block.
 """
 
-from qcompiler.runtime.codegen.rescale import PARAMETERS, SUM_PARAMETERS
+from qcompiler.runtime.codegen.rescale import PARAMETERS, RESIDUAL_PARAMETERS
 from qcompiler.runtime.codegen.staging import stage_activations
 from qcompiler.runtime.codegen.tile import begin_tiles, end_tiles, matrix_tiles
 from qcompiler.runtime.kernels.memory import copy_bytes, load_s64, word_loader
@@ -21,7 +21,10 @@ TILE_WORDS = 9
 bytes of a pixel if they are fewer than the tile's (else 0), bytes of a pixel in the tile."""
 
 PARTIAL_BYTES = 4096
-"""At the start of a share's scratch, room for a tile that is wider than the output."""
+"""At the start of a share's scratch, room for a tile that is wider than the output, and for its residuals."""
+
+PARTIAL_RESIDUALS = 2048
+"""Where the latter are: results that residuals are added to have 8 bits, and fill at most as much."""
 
 WORDS = (
     "x",
@@ -33,7 +36,7 @@ WORDS = (
     "offsets",
     "scratch",
     *PARAMETERS,
-    *SUM_PARAMETERS,
+    *RESIDUAL_PARAMETERS,
     "scratch_bytes",
     "share_limit",
     "by_tiles",
@@ -77,13 +80,13 @@ _PARAMETERS_OFFSET = 8 * WORDS.index(PARAMETERS[0])
 def int_conv(operands: int, share: int, shares: int) -> None:  # noqa: C901, PLR0912, PLR0915 - one hot loop
     """Convolution or matrix product of 8-bit activations (NHWC) and s8 weights, see `convolution_plan`."""
     x, residual, out, weights, records, tiles, runs, scratch = _load_words(operands)[:8]
-    scratch_bytes, share_limit, by_tiles, staging, flip_in, zp_in, item_bytes = _load_words(operands)[19:26]
-    units, image_units, block_units, unit_pixels = _load_words(operands)[26:30]
-    tile_count, run_count, run_bytes, panel_bytes, panels_bytes = _load_words(operands)[30:35]
-    staged_run_count, staged_run_bytes, register_rows, register_bytes = _load_words(operands)[35:39]
-    image_bytes, unit_bytes, out_stride = _load_words(operands)[39:42]
-    cin, column_step, height, row_items, row_step, window_rows = _load_words(operands)[42:48]
-    pad_top, pad_left, pad_right = _load_words(operands)[48:]
+    scratch_bytes, share_limit, by_tiles, staging, flip_in, zp_in, item_bytes = _load_words(operands)[17:24]
+    units, image_units, block_units, unit_pixels = _load_words(operands)[24:28]
+    tile_count, run_count, run_bytes, panel_bytes, panels_bytes = _load_words(operands)[28:33]
+    staged_run_count, staged_run_bytes, register_rows, register_bytes = _load_words(operands)[33:37]
+    image_bytes, unit_bytes, out_stride = _load_words(operands)[37:40]
+    cin, column_step, height, row_items, row_step, window_rows = _load_words(operands)[40:46]
+    pad_top, pad_left, pad_right = _load_words(operands)[46:]
     rows = runs + 8 * run_count
     staged_runs = rows + 8 * block_units * unit_pixels
 
@@ -158,9 +161,13 @@ def int_conv(operands: int, share: int, shares: int) -> None:  # noqa: C901, PLR
                         pixel = pixels - step
                     else:
                         repeats, single, step = left, 1, 1
-                target, stride = tile_out + pixel * out_stride, out_stride
+                target, stride, residual_distance = tile_out + pixel * out_stride, out_stride, residual - out
                 if valid:
-                    repeats, target, stride = 1, partial, width
+                    repeats, target, stride, residual_distance = 1, partial, width, PARTIAL_RESIDUALS
+                    if residual:
+                        source = tile_out + pixel * out_stride + residual - out
+                        for m in range(step):
+                            copy_bytes(partial + PARTIAL_RESIDUALS + m * width, source + m * out_stride, valid)
                 matrix_tiles(
                     variant + single,
                     repeats,
@@ -176,7 +183,7 @@ def int_conv(operands: int, share: int, shares: int) -> None:  # noqa: C901, PLR
                     records + load_s64(entry, 5),
                     target,
                     stride,
-                    residual - out,
+                    residual_distance,
                     operands + _PARAMETERS_OFFSET,
                 )
                 if valid:

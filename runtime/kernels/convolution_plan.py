@@ -145,7 +145,7 @@ class PackedConv:
         scratch = round_up(PARTIAL_BYTES + geometry.panels_bytes + stage, 64)
         integers = {
             **self.epilogue.parameters,
-            **self.epilogue.sum_parameters,
+            **self.epilogue.residual_parameters,
             **geometry.integers(),
             "scratch_bytes": scratch,
             "share_limit": shares,

@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from qcompiler.errors import InternalError
 from qcompiler.ir.types import DType
-from qcompiler.runtime.codegen.rescale import FIELDS, FORM_S16, FORM_S32, FORM_SUM, FORM_U8, SUM_PARAMETERS
+from qcompiler.runtime.codegen.rescale import FIELDS, FORM_S16, FORM_S32, FORM_U8, RESIDUAL_PARAMETERS
 
 S8 = npt.NDArray[np.int8]
 S32 = npt.NDArray[np.int32]
@@ -19,47 +19,28 @@ ALIGNMENT = 64
 
 
 @dataclass(frozen=True)
-class ResidualSum:
-    """An `int.add` of results, which saturate to s16, and an 8-bit residual, as kernels add them.
+class Residual:
+    """What is added to the accumulators of 8-bit results: `(residual − zero_point) · factor[c]`.
 
     Attributes:
-        multiplier: of the results, |multiplier| < 2^15.
-        multiplier_residual: 2^8 times a number of 15 bits.
-        zp_residual: the residual's zero point.
-        residual_dtype: u8 or s8.
+        factor: s32[cout], within 16 bits.
+        dtype: u8 or s8.
     """
 
-    multiplier: int
-    multiplier_residual: int
-    shift: int
-    zp_residual: int
-    residual_dtype: DType
-
-    def parameters(self, zp_out: int) -> dict[str, int]:
-        """The words `rescale.SUM_PARAMETERS`, for the zero point of what is stored as u8."""
-        flip = 128 if self.residual_dtype is DType.U8 else 0
-        offset = (self.zp_residual - flip) * self.multiplier_residual
-        addend = (1 << (self.shift - 1)) + (zp_out << self.shift) - offset
-        factors = (self.multiplier & 0xFFFF) | (self.multiplier_residual >> 8 & 0xFFFF) << 16
-        return {
-            "sum_multipliers": _repeated(factors, 32),
-            "sum_addend": _repeated(addend, 32),
-            "sum_shift": _repeated(self.shift, 32),
-            "sum_flip": _repeated(flip, 8),
-        }
+    factor: S32
+    zero_point: int
+    dtype: DType
 
 
 @dataclass(frozen=True)
 class Requantization:
     """From accumulators to results: `clamp(zp_out + RESCALE(acc, multiplier[c], shift[c]), lo, hi)` in `dtype`.
 
-    With a residual the results saturate to s16, and zp_out, lo, hi and dtype are those of the sum.
-
     Attributes:
         multiplier: s32[cout], 0 or ± a number in [2^30, 2^31).
         shift: s32[cout], in [2, 62].
         dtype: u8, s8 or s16; lo and hi are within its limits.
-        residual: what is added, if the dtype has 8 bits.
+        residual: what is added to acc first, if the dtype has 8 bits.
     """
 
     multiplier: S32
@@ -68,7 +49,7 @@ class Requantization:
     lo: int
     hi: int
     dtype: DType
-    residual: ResidualSum | None = None
+    residual: Residual | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,16 +57,16 @@ class Epilogue:
     """Per-channel vectors in natural order and the words `rescale.PARAMETERS`.
 
     Attributes:
-        fields: s32[6, cout]: `rescale.FIELDS` without `odd_multiplier`, in that order.
+        fields: s32[7, cout]: `rescale.FIELDS` without `odd_multiplier`, in that order.
         parameters: values of the words.
-        sum_parameters: values of the words `rescale.SUM_PARAMETERS`.
+        residual_parameters: values of the words `rescale.RESIDUAL_PARAMETERS`.
         itemsize: bytes of one result.
     """
 
     fields: S32
     parameters: Mapping[str, int]
     itemsize: int
-    sum_parameters: Mapping[str, int] = field(default_factory=lambda: dict.fromkeys(SUM_PARAMETERS, 0))
+    residual_parameters: Mapping[str, int] = field(default_factory=lambda: dict.fromkeys(RESIDUAL_PARAMETERS, 0))
 
     def records(self, channels: npt.NDArray[np.intp]) -> Bytes:
         """Records for vectors of channels; `channels`: intp[vectors, lanes], a lane's channel."""
@@ -100,6 +81,13 @@ class Epilogue:
 
 def make_epilogue(bias: S64, requantization: Requantization | None) -> Epilogue:
     """The epilogue for a bias (reduced modulo 2^32) and a requantization; None stores accumulators as s32."""
+    factor, residual_parameters = np.zeros(len(bias), np.int64), dict.fromkeys(RESIDUAL_PARAMETERS, 0)
+    if requantization is not None and requantization.residual is not None:
+        residual = requantization.residual
+        factor = residual.factor.astype(np.int64)
+        flip = 128 if residual.dtype is DType.S8 else 0
+        bias = bias - (residual.zero_point + flip) * factor
+        residual_parameters = {"adds_residual": 1, "residual_flip": _repeated(flip, 8)}
     wrapped: S32 = bias.astype(np.uint32).view(np.int32)
     if requantization is None:
         unscaled = np.zeros((len(FIELDS) - 1, len(wrapped)), np.int32)
@@ -115,20 +103,19 @@ def make_epilogue(bias: S64, requantization: Requantization | None) -> Epilogue:
     left_shift = np.maximum(33 - shift, 0)
     shift = np.maximum(shift, 33) - 32
     limit = (1 << (31 - left_shift)) - 1
-    fields: S32 = np.stack([wrapped, multiplier, 1 << (shift - 1), shift, limit, left_shift]).astype(np.int32)
+    rows = wrapped, multiplier, 1 << (shift - 1), shift, limit, left_shift, factor & 0xFFFF
+    fields: S32 = np.stack(rows).astype(np.int32)
     large = bool(left_shift.any())
     if q.dtype in (DType.U8, DType.S8):
         flip = 128 if q.dtype is DType.S8 else 0
         zp_out, lo, hi = q.zp_out + flip, q.lo + flip, q.hi + flip
-        if q.residual is not None:
-            bounds = _repeated(lo, 8), _repeated(hi, 8), _repeated(flip, 8)
-            return Epilogue(fields, _parameters(0, *bounds, FORM_SUM, large=large), 1, q.residual.parameters(zp_out))
         if shift.max(initial=0) <= _MOST_SHIFT_WITH_ZP:  # round and add the zero point at once
             fields[FIELDS.index("half") - 1] += (zp_out << shift).astype(np.int32)
             zp_out = 0
         plain = (zp_out, lo, hi, flip) == (0, 0, 255, 0)
         bounds = _repeated(lo, 8), _repeated(hi, 8), _repeated(flip, 8)
-        return Epilogue(fields, _parameters(_repeated(zp_out, 16), *bounds, FORM_U8, large=large, plain=plain), 1)
+        parameters = _parameters(_repeated(zp_out, 16), *bounds, FORM_U8, large=large, plain=plain)
+        return Epilogue(fields, parameters, 1, residual_parameters)
     if q.dtype is DType.S16:
         return Epilogue(fields, _parameters(q.zp_out, q.lo, q.hi, 0, FORM_S16, large=large), 2)
     raise InternalError(f"no kernel requantizes to {q.dtype}")

@@ -13,7 +13,6 @@ from qcompiler.runtime.kernels.arithmetic import DTYPE_CODES, SIGN_FLIP
 from qcompiler.runtime.kernels.broadcast import OUTER_AXES
 from qcompiler.runtime.lowering.context import Lowering, lowers
 from qcompiler.runtime.lowering.geometry import broadcast_steps, merged_walk, split_at
-from qcompiler.runtime.lowering.integer_linear import lower_with_addition
 from qcompiler.runtime.program import Buffer, Operand
 
 FAST_NS, SLOW_NS, DIVIDE_NS = 0.3, 4.0, 12.0  # an element: vector lanes, any dtype, a 64-bit division
@@ -67,9 +66,7 @@ def flip_words(words: dict[str, Operand]) -> dict[str, int]:
 
 @lowers(IntAdd)
 def lower_add(lowering: Lowering, node: Node, op: IntAdd) -> None:
-    """In a layer's epilogue if it can be, else in 32 bits where those suffice, else in 64."""
-    if lower_with_addition(lowering, node):
-        return
+    """In 32 bits where those suffice, else in 64."""
     a, b = node.operands
     # The operand that is broadcast, or has 16 bits, is the second one.
     swapped = repeats_first_operand(lowering, node) or (a.type.dtype is DType.S16 and b.type.dtype in SIGN_FLIP)

@@ -13,9 +13,8 @@ from qcompiler.ir.types import DType
 from qcompiler.runtime import isa
 from qcompiler.runtime.kernels.convolution_plan import PackedConv, pack_conv, pack_gemm
 from qcompiler.runtime.kernels.depthwise_plan import PackedDepthwise, pack_depthwise
-from qcompiler.runtime.kernels.packing import Requantization
+from qcompiler.runtime.kernels.packing import Requantization, Residual
 from qcompiler.runtime.lowering.context import MOST_SHARES, Lowering, lowers
-from qcompiler.runtime.lowering.residual import addition_of, is_depthwise, layer_of, residual_of, with_addition
 from qcompiler.runtime.program import Operand
 
 
@@ -36,24 +35,8 @@ def lower_gemm(lowering: Lowering, node: Node, op: IntGemm) -> None:  # noqa: AR
     _lower_layer(lowering, node)
 
 
-def lower_with_addition(lowering: Lowering, add: Node) -> bool:
-    """Have a layer's kernel do the addition `add` of its result; whether one can."""
-    layer = layer_of(add, isa.current())
-    if layer is None:
-        return False
-    _emit_layer(lowering, layer, add)
-    return True
-
-
 def _lower_layer(lowering: Lowering, node: Node) -> None:
-    """Emit the layer, unless it waits for the addition that it will do as well."""
-    if addition_of(node, isa.current()) is None:
-        _emit_layer(lowering, node, None)
-
-
-def _emit_layer(lowering: Lowering, node: Node, add: Node | None) -> None:
-    """Emit a layer, and the addition `add` of its result."""
-    result = node.result if add is None else add.result
+    result = node.result
     if math.prod(lowering.shape(result)) == 0:
         lowering.result(result)
         return
@@ -61,7 +44,7 @@ def _emit_layer(lowering: Lowering, node: Node, add: Node | None) -> None:
     batch, *image = lowering.shape(node.result)[:-1] or (1,)
     image_pixels = math.prod(image)
     pixels = image_pixels if _has_window(node) else batch * image_pixels
-    packed = lowering.model.made(node.name, f"packed for {chosen}", lambda: _pack(node, add, chosen, pixels))
+    packed = lowering.model.made(node.name, f"packed for {chosen}", lambda: _pack(node, chosen, pixels))
     if isinstance(op, IntConv):
         _, height, width, _ = lowering.shape(node.operands[0])
         plan = packed.plan(
@@ -76,7 +59,7 @@ def _emit_layer(lowering: Lowering, node: Node, add: Node | None) -> None:
         plan = packed.plan(1, 1, batch * image_pixels, max_shares=MOST_SHARES)
     words: dict[str, Operand] = {"x": lowering.buffer(node.operands[0])}
     if plan.kernel == "int_conv":
-        words["residual"] = 0 if add is None else lowering.buffer(residual_of(node, add))
+        words["residual"] = lowering.buffer(node.operands[5]) if _adds_residual(node) else 0
     words["out"] = lowering.result(result)
     words |= {w: build.constant(f"{node.name}.{w}", array) for w, array in plan.constants.items()}
     words["scratch"] = build.tensor(f"{node.name}.scratch", DType.U8, (plan.scratch_bytes,))
@@ -86,22 +69,30 @@ def _emit_layer(lowering: Lowering, node: Node, add: Node | None) -> None:
     )
 
 
+def _adds_residual(node: Node) -> bool:
+    return len(node.operands) > 5
+
+
+def _is_depthwise(node: Node) -> bool:
+    """One filter for each channel."""
+    op, weight = node.op, node.operands[1].type.shape
+    return isinstance(op, IntConv) and op.group == weight[0] and weight[1] == 1 and op.group > 1
+
+
 def _has_window(node: Node) -> bool:
     return math.prod(static_dim(d, "a weight axis") for d in node.operands[1].type.shape[2:]) > 1
 
 
-def _pack(node: Node, add: Node | None, chosen: str, pixels: int) -> PackedConv | PackedDepthwise:
+def _pack(node: Node, chosen: str, pixels: int) -> PackedConv | PackedDepthwise:
     op, x_dtype = node.op, node.operands[0].type.dtype
     weight, bias = _constant(node, 1).astype(np.int8), _constant(node, 2).astype(np.int32)
     rescaling = _requantization(node)
-    if rescaling is not None and add is not None:
-        rescaling = with_addition(rescaling, node, add)
     if isinstance(op, IntGemm):
         return pack_gemm(weight, bias, rescaling, zp_in=op.zp_in, x_dtype=x_dtype, isa=chosen, pixels=pixels)
     if not isinstance(op, IntConv):
         raise VerifyError(f"node '{node.name}' ({op.name}) is no layer")
     dilations = op.dilations[0], op.dilations[1]
-    if is_depthwise(node):
+    if _is_depthwise(node) and not _adds_residual(node):
         return pack_depthwise(weight, bias, rescaling, zp_in=op.zp_in, x_dtype=x_dtype, isa=chosen, dilations=dilations)
     return pack_conv(
         weight,
@@ -121,7 +112,10 @@ def _requantization(node: Node) -> Requantization | None:
     if len(node.operands) == 3 or not isinstance(op, IntConv | IntGemm):
         return None
     multiplier, shift = (_constant(node, i).astype(np.int32) for i in (3, 4))
-    return Requantization(multiplier, shift, op.zp_out, op.lo, op.hi, op.dtype)
+    residual = None
+    if _adds_residual(node):
+        residual = Residual(_constant(node, 6).astype(np.int32), op.zp_residual, node.operands[5].type.dtype)
+    return Requantization(multiplier, shift, op.zp_out, op.lo, op.hi, op.dtype, residual)
 
 
 def _constant(node: Node, index: int) -> npt.NDArray[np.generic]:

@@ -22,13 +22,17 @@ def int_conv(
     bias: AnyArray,
     multiplier: AnyArray | None = None,
     shift: AnyArray | None = None,
+    residual: AnyArray | None = None,
+    factor: AnyArray | None = None,
 ) -> AnyArray:
     def convolution(x: Numbers, weight: Numbers) -> Numbers:
         return convolve(x, weight, op.strides, op.dilations, op.pads, op.group, op.zp_in)
 
     total = exact_sums(convolution, to_channels_first(x, op.layout), weight, math.prod(weight.shape[1:]))
-    acc = np.moveaxis(total, 1, -1)
-    y = np.moveaxis(_finish(op, acc, bias, multiplier, shift), -1, 1)
+    acc = np.moveaxis(total, 1, -1) + widen(bias)
+    if residual is not None and factor is not None:
+        acc = acc + _scaled(op, np.moveaxis(to_channels_first(residual, op.layout), 1, -1), factor)
+    y = np.moveaxis(_finish(op, acc, multiplier, shift), -1, 1)
     return from_channels_first(np.ascontiguousarray(y), op.layout)
 
 
@@ -40,9 +44,13 @@ def int_gemm(
     bias: AnyArray,
     multiplier: AnyArray | None = None,
     shift: AnyArray | None = None,
+    residual: AnyArray | None = None,
+    factor: AnyArray | None = None,
 ) -> AnyArray:
-    acc = exact_sums(multiply_rows, x, weight, weight.shape[1])
-    return _finish(op, acc, bias, multiplier, shift)
+    acc = exact_sums(multiply_rows, x, weight, weight.shape[1]) + widen(bias)
+    if residual is not None and factor is not None:
+        acc = acc + _scaled(op, residual, factor)
+    return _finish(op, acc, multiplier, shift)
 
 
 def exact_sums(multiply: Callable[[Numbers, Numbers], Numbers], x: AnyArray, weight: AnyArray, terms: int) -> Int64:
@@ -57,11 +65,14 @@ def exact_sums(multiply: Callable[[Numbers, Numbers], Numbers], x: AnyArray, wei
     return multiply(widen(x), widen(weight))
 
 
-def _finish(
-    op: IntConv | IntGemm, total: Int64, bias: AnyArray, multiplier: AnyArray | None, shift: AnyArray | None
-) -> AnyArray:
-    """Bias, wrap-around, and RESCALE where there is one; channels last."""
-    acc = wrap_s32(total + widen(bias))
+def _scaled(op: IntConv | IntGemm, residual: AnyArray, factor: AnyArray) -> Int64:
+    """What a residual adds to the accumulators; channels last."""
+    return (widen(residual) - op.zp_residual) * widen(factor)
+
+
+def _finish(op: IntConv | IntGemm, total: Int64, multiplier: AnyArray | None, shift: AnyArray | None) -> AnyArray:
+    """Wrap-around, and RESCALE where there is one; channels last."""
+    acc = wrap_s32(total)
     if multiplier is None or shift is None:
         return acc.astype(np.int32)
     return requantize(acc, widen(multiplier), widen(shift), op.zp_out, op.lo, op.hi, op.dtype)

@@ -145,7 +145,16 @@ def _int_conv(s: Site) -> Case:
 def _int_gemm(s: Site) -> Case:
     operands: list[Operand] = [s.act(*ROW), s.weight(3, 8), s.vector(3)]
     if s.flag():
-        return ops.IntGemm(s.zero_point(), **s.result()), [*operands, *s.rescale_vectors(3)]
+        operands += s.rescale_vectors(3)
+        if s.flag():
+            factor = Constant(np.array([s.integer(-(2**15), 2**15 - 1) for _ in range(3)], np.int32))
+            result = {**s.result(), "dtype": DType.U8, "zp_out": s.zero_point(), "lo": 0, "hi": s.zero_point()}
+            return ops.IntGemm(s.zero_point(), **result, zp_residual=s.zero_point()), [
+                *operands,
+                s.act(ROW[0], 3),
+                factor,
+            ]
+        return ops.IntGemm(s.zero_point(), **s.result()), operands
     return ops.IntGemm(s.zero_point()), operands
 
 

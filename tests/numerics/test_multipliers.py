@@ -140,20 +140,16 @@ def test_mean_multipliers_by_count():
     assert multipliers[1:] == [numerics.quantize_multiplier(0.75 / n) for n in range(1, 10)]
 
 
-@given(st.floats(-3, 3), st.floats(-(2.0**-6), 2.0**-6))
-def test_mixed_add_multipliers_are_those_of_16_bit_factors_and_a_32_bit_sum(narrow: float, wide: float):
-    multipliers = numerics.quantize_mixed_add_multipliers(narrow, wide)
-    assert multipliers is not None
-    m_narrow, m_wide, shift = multipliers
-    assert 17 <= shift <= 22
-    assert m_narrow % 256 == 0
-    assert max(abs(m_narrow) >> 8, abs(m_wide)) < 2**15
-    assert 255 * abs(m_narrow) + 2**15 * abs(m_wide) + 2 ** (shift - 1) + 255 * 2**shift <= S32_MAX
-    assert abs(m_narrow - Fraction(narrow) * 2**shift) <= 256 * HALF
-    assert abs(m_wide - Fraction(wide) * 2**shift) <= HALF
+@given(st.floats(-40000, 40000))
+def test_residual_factors_have_8_to_15_bits(real: float):
+    factor = numerics.quantize_residual_factor(real)
+    if factor is None:
+        assert abs(real) < 128 or abs(real) > 32766
+    else:
+        assert 128 <= abs(factor) <= 32767
+        assert abs(factor - Fraction(real)) <= HALF
 
 
-def test_mixed_add_multipliers_are_not_made_too_coarse():
-    assert numerics.quantize_mixed_add_multipliers(1.0, 2.0**-7) is not None
-    assert numerics.quantize_mixed_add_multipliers(1000.0, 2.0**-7) is None
-    assert numerics.quantize_mixed_add_multipliers(1.0, 4.0) is None
+@pytest.mark.parametrize("real", [math.inf, -math.inf, math.nan])
+def test_no_residual_factor_is_made_of_what_is_not_finite(real: float):
+    assert numerics.quantize_residual_factor(real) is None

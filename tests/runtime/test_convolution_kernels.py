@@ -6,12 +6,13 @@ The emulated primitives execute the packing, tails and epilogue of the wide form
 import ctypes
 import math
 from dataclasses import dataclass, replace
+from typing import Any
 from unittest.mock import patch
 
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qcompiler import numerics
@@ -21,7 +22,7 @@ from qcompiler.runtime.codegen.primitives import primitive_named
 from qcompiler.runtime.kernels import convolution_plan
 from qcompiler.runtime.kernels.convolution_plan import KernelPlan, pack_conv, pack_gemm
 from qcompiler.runtime.kernels.depthwise_plan import pack_depthwise
-from qcompiler.runtime.kernels.packing import Requantization, ResidualSum, aligned
+from qcompiler.runtime.kernels.packing import Requantization, Residual, aligned
 from qcompiler.runtime.kernels.registry import kernel_named
 from qcompiler.runtime.kernels.tile_choice import TileChoice, choose_tiles
 
@@ -116,8 +117,8 @@ def random_operands(layer: Layer):
     return x, weight, bias.astype(np.int32), requantization
 
 
-def expected(layer: Layer, x, weight, bias, requantization: Requantization | None):
-    """Straight from the definition: int64 sums, then Python integers."""
+def expected(layer: Layer, x, weight, bias, requantization: Requantization | None, added: Any = 0):
+    """Straight from the definition: int64 sums, with what is added to them, then Python integers."""
     top, left, bottom, right = layer.pads
     padded = np.pad(x.astype(np.int64), ((0, 0), (top, bottom), (left, right), (0, 0)), constant_values=layer.zp_in)
     (kh, kw), (sh, sw), (dh, dw) = layer.kernel, layer.strides, layer.dilations
@@ -133,7 +134,7 @@ def expected(layer: Layer, x, weight, bias, requantization: Requantization | Non
                 columns = slice(j * dw, j * dw + (ow - 1) * sw + 1, sw)
                 window = padded[:, rows, columns, g * inputs : (g + 1) * inputs]
                 sums[..., own] += window @ weight[own, :, i, j].T.astype(np.int64)
-    return requantized(sums, requantization)
+    return requantized(sums + added, requantization)
 
 
 def requantized(sums: npt.NDArray[np.int64], q: Requantization | None):
@@ -230,33 +231,22 @@ def test_choice_of_tiles():
 
 
 @pytest.mark.parametrize("isa_name", PRIMITIVES)
-@settings(max_examples=40)
-@given(
-    layer=layers(),
-    reals=st.tuples(st.floats(-2, 2), st.floats(-(2.0**-7), 2.0**-7)),
-    dtypes=st.tuples(st.sampled_from([DType.U8, DType.S8]), st.sampled_from([DType.U8, DType.S8])),
-)
-def test_convolution_plus_residual(isa_name: str, layer: Layer, reals, dtypes):
-    """The 16-bit result of `int.conv`, then `int.add` with an 8-bit operand, in one kernel."""
-    residual_dtype, out_dtype = dtypes
-    multipliers = numerics.quantize_mixed_add_multipliers(*reals)
-    assume(layer.cout // layer.group >= 16)
-    assert multipliers is not None
-    narrow, wide, shift = multipliers
-    x, weight, bias, _ = random_operands(replace(layer, dtype=DType.S16))
+@settings(max_examples=60)
+@given(layer=layers(), residual_dtype=st.sampled_from([DType.U8, DType.S8]))
+def test_convolution_plus_residual(isa_name: str, layer: Layer, residual_dtype: DType):
+    x, weight, bias, requantization = random_operands(replace(layer, dtype=layer.x_dtype, zp_out=layer.zp_in))
+    assert requantization is not None
     rng = np.random.default_rng(layer.seed)
-    scale = rng.integers(2**30, 2**31, layer.cout, dtype=np.int32), rng.integers(33, 46, layer.cout, dtype=np.int32)
-    high = out_dtype.limits[1]
-    zp_residual, zp_out, lo = (int(rng.integers(*d.limits)) for d in (residual_dtype, out_dtype, out_dtype))
-    hi = int(rng.integers(lo, high + 1))
-    total = ResidualSum(wide, narrow, shift, zp_residual, residual_dtype)
-    plan = conv_plan(layer, isa_name, weight, bias, Requantization(*scale, zp_out, lo, hi, out_dtype, total))
+    lo, hi = sorted(rng.integers(*layer.x_dtype.limits, 2).tolist())
     least, most = residual_dtype.limits
+    zero_point = int(rng.integers(least, most + 1))
+    factor = rng.choice([-(2**15), 2**15 - 1, *rng.integers(-(2**15), 2**15, 4)], layer.cout).astype(np.int32)
+    requantization = replace(requantization, lo=lo, hi=hi, residual=Residual(factor, zero_point, residual_dtype))
+    plan = conv_plan(layer, isa_name, weight, bias, requantization)
     residual = rng.integers(least, most + 1, plan.out_shape).astype(residual_dtype.numpy)
-    result = execute(plan, isa_name, x, out_dtype, layer.shares, residual)
-    first = expected(layer, x, weight, bias, Requantization(*scale, 0, *DType.S16.limits, DType.S16)).astype(np.int64)
-    sums = (residual.astype(np.int64) - zp_residual) * narrow + first * wide + (1 << (shift - 1))
-    assert np.array_equal(result, np.clip(zp_out + (sums >> shift), lo, hi))
+    result = execute(plan, isa_name, x, layer.x_dtype, layer.shares, residual)
+    added = (residual.astype(np.int64) - zero_point) * factor
+    assert np.array_equal(result, expected(layer, x, weight, bias, requantization, added))
 
 
 @pytest.mark.parametrize("isa_name", PRIMITIVES)

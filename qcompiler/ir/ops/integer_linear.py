@@ -8,6 +8,7 @@ from qcompiler.ir.op import Operands, register_op
 from qcompiler.ir.ops.integer import IntegerOp
 from qcompiler.ir.ops.integer_ranges import (
     NARROW,
+    check_constant_vector,
     check_dtype,
     check_multiplier_vectors,
     check_result,
@@ -27,10 +28,12 @@ class IntConv(IntegerOp):
     2^32. Borders are padded with `zp_in`, ``acc = bias + sum(x · weight)`` modulo 2^32.
     With multiplier and shift s32[cout] the result is ``clamp(zp_out + RESCALE(acc, M, s), lo, hi)`` in `dtype`;
     without them it is acc itself and `dtype` is s32.
+    A residual, u8 or s8 like the result and of its shape, comes with factor s32[cout] within 16 bits, and
+    ``(residual − zp_residual) · factor`` is added to acc.
     """
 
     name: ClassVar[str] = "int.conv"
-    signature: ClassVar[str] = "x weight bias multiplier? shift?"
+    signature: ClassVar[str] = "x weight bias multiplier? shift? residual? factor?"
     strides: tuple[int, ...]
     pads: tuple[int, ...]
     dilations: tuple[int, ...]
@@ -41,6 +44,7 @@ class IntConv(IntegerOp):
     lo: int = 0
     hi: int = 0
     layout: str = "nchw"
+    zp_residual: int = 0
 
     def infer(self, operands: Operands) -> tuple[TensorType, ...]:
         batch, channels, spatial = split_layout(operands[0].shape, self.layout)
@@ -53,21 +57,24 @@ class IntConv(IntegerOp):
         if self.dtype is not DType.S32:
             check_result(self.dtype, self.zp_out, self.lo, self.hi)
         size = spatial_output(spatial, kernel, self.strides, self.dilations, self.pads)
-        return (TensorType(self.dtype, join_layout(batch, cout, size, self.layout)),)
+        result = TensorType(self.dtype, join_layout(batch, cout, size, self.layout))
+        check_residual(operands, result, cout, self.zp_residual)
+        return (result,)
 
 
 @register_op
 @dataclass(frozen=True)
 class IntGemm(IntegerOp):
-    """Fully connected: x[..., k], weight s8[m, k]; bias, multiplier, shift and result as in `int.conv`."""
+    """Fully connected: x[..., k], weight s8[m, k]; bias, multiplier, shift, residual and result as in `int.conv`."""
 
     name: ClassVar[str] = "int.gemm"
-    signature: ClassVar[str] = "x weight bias multiplier? shift?"
+    signature: ClassVar[str] = "x weight bias multiplier? shift? residual? factor?"
     zp_in: int
     dtype: DType = DType.S32
     zp_out: int = 0
     lo: int = 0
     hi: int = 0
+    zp_residual: int = 0
 
     def infer(self, operands: Operands) -> tuple[TensorType, ...]:
         x, weight = operands[0], operands[1]
@@ -77,7 +84,9 @@ class IntGemm(IntegerOp):
         check_accumulation(operands, rows, self.zp_in, self.dtype)
         if self.dtype is not DType.S32:
             check_result(self.dtype, self.zp_out, self.lo, self.hi)
-        return (TensorType(self.dtype, (*x.shape[:-1], rows)),)
+        result = TensorType(self.dtype, (*x.shape[:-1], rows))
+        check_residual(operands, result, rows, self.zp_residual)
+        return (result,)
 
 
 def check_accumulation(operands: Operands, channels: int, zp_in: int, dtype: DType) -> None:
@@ -92,5 +101,21 @@ def check_accumulation(operands: Operands, channels: int, zp_in: int, dtype: DTy
         raise VerifyError("a multiplier needs a shift")
     if (len(operands) == 3) != (dtype is DType.S32):
         raise VerifyError(f"result dtype {dtype}: s32 goes without multiplier and shift, any other with them")
-    if len(operands) == 5:
+    if len(operands) > 3:
         check_multiplier_vectors(operands, 3, channels)
+
+
+def check_residual(operands: Operands, result: TensorType, channels: int, zero_point: int) -> None:
+    """Raise VerifyError unless operands 5 and 6, if there, are a residual of the result and its factors."""
+    if len(operands) <= 5:
+        return
+    if len(operands) == 6:
+        raise VerifyError("a residual needs a factor for each channel")
+    residual = operands[5]
+    check_dtype(operands, 5, *NARROW)
+    check_zero_point(residual, zero_point)
+    if result.dtype not in NARROW or residual.shape != result.shape:
+        raise VerifyError(f"residual {residual} does not go with result {result}: both have 8 bits and one shape")
+    low, high = DType.S16.limits
+    if ((factor := check_constant_vector(operands, 6, channels)) < low).any() or (factor > high).any():
+        raise VerifyError(f"a factor of the residual lies outside [{low}, {high}]")
