@@ -28,6 +28,9 @@ REQUIREMENTS: dict[str, tuple[frozenset[str], ...]] = {
     "vnni256": (frozenset({"avx2", "avxvnni"}), frozenset({"avx512f", "avx512bw", "avx512vl", "avx512vnni"})),
     "avx512": (frozenset({"avx512f", "avx512bw"}),),
     "avx2": (frozenset({"avx2"}),),
+    "neon_i8mm": (frozenset({"neon", "i8mm"}),),
+    "neon_dot": (frozenset({"neon", "dotprod"}),),
+    "neon": (frozenset({"neon"}),),
     "generic": (frozenset(),),
 }
 
@@ -35,8 +38,10 @@ _AVX2 = frozenset({"avx2"})
 _AVX512 = _AVX2 | {"avx512f", "avx512bw", "avx512vl"}
 _VNNI = _AVX512 | {"avx512vnni"}
 _AMX = frozenset({"amx-tile", "amx-int8"})
+_DOT = frozenset({"dotprod"})
+_I8MM = frozenset({"dotprod", "i8mm"})
 _CPU_FEATURES: dict[str, frozenset[str]] = {
-    # x86-64 CPU names of LLVM; a name that is not here is taken to have nothing beyond the baseline
+    # CPU names of LLVM; a name that is not here is taken to have nothing beyond the baseline
     **dict.fromkeys(("generic", "x86-64", "x86-64-v2", "nehalem", "sandybridge", "ivybridge"), frozenset[str]()),
     **dict.fromkeys(("haswell", "broadwell", "skylake", "x86-64-v3", "znver1", "znver2", "znver3"), _AVX2),
     **dict.fromkeys(("skylake-avx512", "cannonlake", "x86-64-v4"), _AVX512),
@@ -45,7 +50,17 @@ _CPU_FEATURES: dict[str, frozenset[str]] = {
     "znver5": _VNNI | {"avxvnni"},
     **dict.fromkeys(("sapphirerapids", "emeraldrapids", "graniterapids"), _VNNI | {"avxvnni"} | _AMX),
     **dict.fromkeys(("alderlake", "raptorlake", "meteorlake", "sierraforest"), _AVX2 | {"avxvnni"}),
+    **dict.fromkeys(("cortex-a53", "cortex-a57", "cortex-a72", "cortex-a73"), frozenset[str]()),
+    **dict.fromkeys(("cortex-a55", "cortex-a75", "cortex-a76", "cortex-a77", "cortex-a78", "cortex-x1"), _DOT),
+    **dict.fromkeys(("neoverse-n1", "neoverse-e1", "apple-a13", "apple-a14", "apple-m1"), _DOT),
+    **dict.fromkeys(("cortex-a510", "cortex-a710", "cortex-a715", "cortex-a720", "cortex-x2", "cortex-x3"), _I8MM),
+    **dict.fromkeys(("neoverse-v1", "neoverse-n2", "neoverse-v2", "neoverse-n3", "neoverse-v3", "grace"), _I8MM),
+    **dict.fromkeys(("a64fx", "thunderx2t99"), frozenset[str]()),
+    **dict.fromkeys(("apple-m2", "apple-m3", "apple-m4", "ampere1", "ampere1a"), _I8MM),
 }
+
+_BASELINES = dict.fromkeys(("aarch64", "arm64"), frozenset({"neon"}))
+"""What every CPU of an architecture has, by Python's name for it."""
 
 _KNOWN_FEATURES = frozenset[str]().union(*_CPU_FEATURES.values())
 
@@ -76,7 +91,7 @@ def target() -> Target:
     if flags is None:  # Numba then uses the host's features, even under another CPU's name
         flags, features = str(get_host_cpu_features()), frozenset()
     each = flags.split(",")
-    features |= {flag[1:] for flag in each if flag.startswith("+")}
+    features |= _baseline() | {flag[1:] for flag in each if flag.startswith("+")}
     features -= {flag[1:] for flag in each if flag.startswith("-")}
     return Target(cpu, features)
 
@@ -100,7 +115,11 @@ def check_runs_here(isa: str) -> None:
 def _host_features() -> frozenset[str]:
     from llvmlite import binding
 
-    return frozenset(name for name, present in binding.get_host_cpu_features().items() if present)
+    return _baseline() | {name for name, present in binding.get_host_cpu_features().items() if present}
+
+
+def _baseline() -> frozenset[str]:
+    return _BASELINES.get(platform.machine(), frozenset())
 
 
 @cache

@@ -32,6 +32,20 @@ def vpdpwssd(bits: int) -> Dot:
     return dot
 
 
+def sdot(builder: ir.IRBuilder, acc: ir.Value, activations: ir.Value, weights: ir.Value) -> ir.Value:
+    """s8 by s8, four to a lane (Arm's FEAT_DotProd)."""
+    return _arm_dot(builder, "sdot", acc, activations, weights)
+
+
+def usdot(builder: ir.IRBuilder, acc: ir.Value, activations: ir.Value, weights: ir.Value) -> ir.Value:
+    """u8 by s8, four to a lane (Arm's FEAT_I8MM)."""
+    return _arm_dot(builder, "usdot", acc, activations, weights)
+
+
+def _arm_dot(builder: ir.IRBuilder, name: str, acc: ir.Value, *operands: ir.Value) -> ir.Value:
+    return call(builder, f"llvm.aarch64.neon.{name}.v4i32.v16i8", acc.type, acc, *operands)
+
+
 def vpmaddwd(name: str) -> Dot:
     """s16 by s16, two to a lane; `name` is LLVM's for the width."""
 
@@ -43,10 +57,19 @@ def vpmaddwd(name: str) -> Dot:
 
 def plain_dot(builder: ir.IRBuilder, acc: ir.Value, activations: ir.Value, weights: ir.Value) -> ir.Value:
     """Any group: u8 by s8, or s16 by s16. LLVM recognises the s16 form where the target has `pmaddwd`."""
-    count, lanes = activations.type.count, acc.type.count
-    wide = vector(I32, count)
     widen = builder.zext if activations.type.element == I8 else builder.sext
-    products = builder.mul(widen(activations, wide), builder.sext(weights, wide))
+    return _sum_of_products(builder, acc, widen(activations, vector(I32, activations.type.count)), weights)
+
+
+def plain_signed_dot(builder: ir.IRBuilder, acc: ir.Value, activations: ir.Value, weights: ir.Value) -> ir.Value:
+    """Any group: s8 by s8, or s16 by s16."""
+    return _sum_of_products(builder, acc, builder.sext(activations, vector(I32, activations.type.count)), weights)
+
+
+def _sum_of_products(builder: ir.IRBuilder, acc: ir.Value, activations: ir.Value, weights: ir.Value) -> ir.Value:
+    """`activations` widened to s32 already."""
+    count, lanes = activations.type.count, acc.type.count
+    products = builder.mul(activations, builder.sext(weights, activations.type))
     terms = [shuffle(builder, products, products, range(i, count, count // lanes)) for i in range(count // lanes)]
     while len(terms) > 1:
         terms = [builder.add(x, y) for x, y in zip(terms[::2], terms[1::2], strict=True)]

@@ -22,7 +22,7 @@ from qcompiler.runtime.codegen.rescale import (
     emit_u8,
     parameter,
 )
-from qcompiler.runtime.codegen.vectors import I8, I64, constant, load, offset, shuffle, splat, store, vector
+from qcompiler.runtime.codegen.vectors import I8, I32, I64, constant, load, offset, shuffle, splat, store, vector
 
 
 def channel_of(vectors: int, vector: int, lane: int) -> int:
@@ -127,8 +127,15 @@ def _emit_bytes(
             bytes_of_pixel = [lane + width * i + byte for lane in lanes for byte in range(width)]
             size = len(bytes_of_pixel) // len(outs[m])
             for part, out in enumerate(outs[m]):
-                chosen_bytes = bytes_of_pixel[part * size : (part + 1) * size]
-                store(builder, shuffle(builder, packed, packed, chosen_bytes), out)
+                store(builder, _chosen(builder, packed, bytes_of_pixel[part * size : (part + 1) * size]), out)
+
+
+def _chosen(builder: ir.IRBuilder, packed: ir.Value, indices: list[int]) -> ir.Value:
+    """Bytes of a vector; if they are four neighbours as one number: Arm has no vectors that short."""
+    if len(indices) > 4:
+        return shuffle(builder, packed, packed, indices)
+    words = builder.bitcast(packed, vector(I32, packed.type.count // 4))
+    return builder.extract_element(words, ir.Constant(I32, indices[0] // 4))
 
 
 def _filling_a_vector(pixels: int, vectors: int) -> Iterator[tuple[list[int], list[int]]]:

@@ -37,9 +37,10 @@ class FloatTile:
 VECTORS = 3
 WINDOW_ROWS = 4
 _TILES = {
-    # 12 accumulators of 16 registers; with 512 bits 24 of 32
+    # 12 accumulators of 16 registers; 24 of 32
     **dict.fromkeys(("amx", "vnni512", "avx512"), FloatTile(16, 8)),
     **dict.fromkeys(("vnni256", "avx2"), FloatTile(8, 4)),
+    **dict.fromkeys(("neon_i8mm", "neon_dot", "neon"), FloatTile(4, 8)),
     "generic": FloatTile(4, 4),
 }
 

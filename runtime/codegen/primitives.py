@@ -4,7 +4,9 @@ A primitive adds, in each s32 lane, the products of `group` neighbouring activat
 
     vnni512, vnni256   `vpdpbusd`: 4 u8 activations by 4 s8 weights
     avx512, avx2       `vpmaddwd` and an add: 2 activations and 2 weights, both widened to s16
-    generic            the same on 128 bits in plain IR, for any target
+    neon_i8mm          `usdot`: as `vpdpbusd`, on the 128 bits of Arm's vectors
+    neon_dot           `sdot`: 4 s8 activations by 4 s8 weights; u8 has 128 taken off, by a flipped top bit
+    generic, neon      2 activations by 2 weights on 128 bits in plain IR, for any target
     amx                `tdpbusd`: tiles of 16 pixels by 16 channels in a matrix unit, beside the vectors of vnni512
 
 The emulated forms have the layout of the real ones in plain IR: with them, whatever CPU runs the tests executes the
@@ -16,8 +18,19 @@ from dataclasses import dataclass
 
 from llvmlite import ir
 
+from qcompiler.ir.types import DType
 from qcompiler.runtime import isa
-from qcompiler.runtime.codegen.dot_products import Dot, plain_dot, vpdpbusd, vpdpwssd, vpmaddwd
+from qcompiler.runtime.codegen.dot_products import (
+    Dot,
+    plain_dot,
+    plain_signed_dot,
+    sdot,
+    usdot,
+    vpdpbusd,
+    vpdpwssd,
+    vpmaddwd,
+)
+from qcompiler.runtime.codegen.high_products import HighProduct, plain_sqdmulh, sqdmulh, vpmuldq
 from qcompiler.runtime.codegen.matrix_unit import ROWS, Amx, EmulatedMatrixUnit, MatrixUnit
 from qcompiler.runtime.codegen.vectors import I8, I16, I32, call, clamp, shuffle, splat_constant, vector
 
@@ -47,6 +60,8 @@ class Primitive:
         pack_s16: two s32 vectors to one of s16, saturating, in each 16-byte lane first x, then y.
         pack_u8: the same from s16 to u8.
         matrix_unit: computes the tiles of more than one pixel, if there is one.
+        high_product: upper halves of products, for the epilogue.
+        signed: the dot product reads bytes as s8 activations, not as u8.
     """
 
     lanes: int
@@ -57,6 +72,16 @@ class Primitive:
     pack_s16: Callable[[ir.IRBuilder, ir.Value, ir.Value], ir.Value]
     pack_u8: Callable[[ir.IRBuilder, ir.Value, ir.Value], ir.Value]
     matrix_unit: MatrixUnit | None = None
+    high_product: HighProduct = vpmuldq
+    signed: bool = False
+
+    def flip_of(self, x_dtype: DType) -> int:
+        """What activations of a dtype are xored with for the dot product: 128 if it reads the other one, else 0."""
+        return 128 if (x_dtype is DType.S8) != self.signed else 0
+
+    def added_to(self, x_dtype: DType) -> int:
+        """What that adds to their values, and to their zero point: 128, -128 or 0."""
+        return -self.flip_of(x_dtype) if self.signed else self.flip_of(x_dtype)
 
     @property
     def vector_bytes(self) -> int:
@@ -124,6 +149,12 @@ _TILES_512 = TileShape(4, 6), TileShape(2, 10), TileShape(1, 10)
 _TILES_AMX = TileShape(4, ROWS), TileShape(2, 2 * ROWS), TileShape(1, 4 * ROWS)
 _TILES_256 = TileShape(2, 6), TileShape(1, 8)
 _TILES_128 = TileShape(2, 4), TileShape(1, 6)
+_TILES_NEON = TileShape(4, 6), TileShape(2, 10), TileShape(1, 10)  # of 32 registers
+
+
+def _neon(group: int, dot: Dot, high_product: HighProduct, *, signed: bool = False) -> Primitive:
+    return Primitive(4, group, _TILES_NEON, dot, plain_dot, *_PLAIN_PACKS, high_product=high_product, signed=signed)
+
 
 _PRIMITIVES = {
     "amx": Primitive(16, 4, _TILES_AMX, vpdpbusd(512), vpdpwssd(512), *_PACKS_512, Amx()),
@@ -132,8 +163,14 @@ _PRIMITIVES = {
     "avx512": Primitive(16, 2, _TILES_512, _MADD_512, _MADD_512, *_PACKS_512),
     "avx2": Primitive(8, 2, _TILES_256, _MADD_256, _MADD_256, *_PACKS_256),
     "generic": Primitive(4, 2, _TILES_128, plain_dot, plain_dot, *_PLAIN_PACKS),
+    "neon_i8mm": _neon(4, usdot, sqdmulh),
+    "neon_dot": _neon(4, sdot, sqdmulh, signed=True),
+    "neon": _neon(2, plain_dot, sqdmulh),
     "amx-emulated": Primitive(16, 4, _TILES_AMX, plain_dot, plain_dot, *_PLAIN_PACKS, EmulatedMatrixUnit()),
     "vnni512-emulated": Primitive(16, 4, _TILES_512, plain_dot, plain_dot, *_PLAIN_PACKS),
     "vnni256-emulated": Primitive(8, 4, _TILES_256, plain_dot, plain_dot, *_PLAIN_PACKS),
     "avx512-emulated": Primitive(16, 2, _TILES_512, plain_dot, plain_dot, *_PLAIN_PACKS),
+    "neon_i8mm-emulated": _neon(4, plain_dot, plain_sqdmulh),
+    "neon_dot-emulated": _neon(4, plain_signed_dot, plain_sqdmulh, signed=True),
+    "neon-emulated": _neon(2, plain_dot, plain_sqdmulh),
 }

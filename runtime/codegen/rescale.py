@@ -2,8 +2,9 @@
 
 With s >= 33 the shift of the 64-bit product splits: with h = (acc*M) >> 32, which is the high half of a 32-bit
 multiplication, the result is (h + 2^(s-33)) >> (s-32). That never overflows 32 bits, so only one 32-bit add and one
-shift follow two `vpmuldq`. A shift s < 33 becomes 33 by shifting the accumulator left by 33 - s, after clamping it
-to where it still fits: a channel that clamps there is far outside of any 8-bit or 16-bit range anyway.
+shift follow the product (`high_products`). A shift s < 33 becomes 33 by shifting the accumulator left by 33 - s,
+after clamping it to where it still fits: a channel that clamps there is far outside of any 8-bit or 16-bit range
+anyway.
 
 Parameters of a vector of channels are one *record*: eight vectors of s32, see `FIELDS`.
 """
@@ -71,20 +72,9 @@ def emit_rescale(
     """
     accs = _shift_left_if_large(builder, p, accs, records, large)
     results = []
-    half_lanes = vector(I64, p.lanes // 2)
-    upper = splat_constant(half_lanes, 32)
-
-    def low(value: ir.Value) -> ir.Value:  # sign-extended low halves: low(x) * low(y) is one `vpmuldq`
-        return builder.ashr(builder.shl(value, upper), upper)
-
-    odd_lanes = [index for i in range(p.lanes // 2) for index in (2 * i + 1, p.lanes + 2 * i + 1)]
     for acc, record in zip(accs, records, strict=True):
-        pairs = builder.bitcast(acc, half_lanes)
-        multiplier = builder.bitcast(field(builder, p, record, "multiplier"), half_lanes)
-        odd_multiplier = builder.bitcast(field(builder, p, record, "odd_multiplier"), half_lanes)
-        even = builder.mul(low(pairs), low(multiplier))
-        odd = builder.mul(builder.ashr(pairs, upper), low(odd_multiplier))
-        high = shuffle(builder, builder.bitcast(even, p.s32), builder.bitcast(odd, p.s32), odd_lanes)
+        multipliers = (field(builder, p, record, name) for name in ("multiplier", "odd_multiplier"))
+        high = p.high_product(builder, acc, *multipliers)
         rounded = builder.add(high, field(builder, p, record, "half"))
         results.append(builder.ashr(rounded, field(builder, p, record, "shift")))
     return results

@@ -4,8 +4,9 @@
     plan = packed.plan(batch=1, height=56, width=56, strides=(1, 1), pads=(1, 1, 1, 1))
 
 The lowering makes an instruction of a plan: buffers for the words "x", "residual" (0 if nothing is added), "out" and
-"scratch", constants for those in `plan.constants`, and the integers as they are. Activations that are s8 are read as
-u8 with 128 added to both the values (a flipped top bit, while staging) and the zero point (in the bias).
+"scratch", constants for those in `plan.constants`, and the integers as they are. A primitive reads bytes as u8 or as
+s8; activations that are the other get 128 added to, or taken from, both their values (a flipped top bit, while staging)
+and their zero point (in the bias).
 """
 
 import math
@@ -179,7 +180,17 @@ def _register_bytes(run_bytes: int) -> int:
     return ROW_BYTES
 
 
-_MACS_PER_NS = {"amx": 800.0, "vnni512": 200.0, "vnni256": 100.0, "avx512": 100.0, "avx2": 70.0, "generic": 15.0}
+_MACS_PER_NS = {
+    "amx": 800.0,
+    "vnni512": 200.0,
+    "vnni256": 100.0,
+    "avx512": 100.0,
+    "avx2": 70.0,
+    "generic": 15.0,
+    "neon_i8mm": 60.0,
+    "neon_dot": 60.0,
+    "neon": 15.0,
+}
 
 
 @dataclass(frozen=True)
@@ -383,9 +394,9 @@ def pack_conv(
     """
     cout, per_group, kh, kw = weight.shape
     p = primitive_named(isa)
-    flip = 128 if x_dtype is DType.S8 else 0
+    added = p.added_to(x_dtype)
     sums = weight.reshape(cout, -1).sum(axis=1, dtype=np.int64)
-    epilogue = make_epilogue(bias.astype(np.int64) - flip * sums, requantization)
+    epilogue = make_epilogue(bias.astype(np.int64) - added * sums, requantization)
     merged = group == 1 and (dilations[1] == 1 or kw == 1)  # neighbouring columns are neighbouring bytes
     runs = kh if merged else kh * kw
     flat = weight.transpose(0, 2, 3, 1).reshape(cout, runs, -1)
@@ -432,8 +443,8 @@ def pack_conv(
         records=epilogue.records(np.concatenate(channels)),
         tiles=aligned(np.array(tiles, np.int64)).view(np.int64).reshape(-1, TILE_WORDS),
         epilogue=epilogue,
-        flip_in=flip,
-        zp_in=zp_in + flip,
+        flip_in=p.flip_of(x_dtype),
+        zp_in=zp_in + added,
         per_group=per_group,
         group=group,
         cout=cout,

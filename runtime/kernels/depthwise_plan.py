@@ -242,7 +242,17 @@ class PackedDepthwise:
         return aligned(taps).view(np.int64)
 
 
-_NS_PER_OPERATION = {"amx": 0.25, "vnni512": 0.25, "vnni256": 0.25, "avx512": 0.35, "avx2": 0.35, "generic": 0.4}
+_NS_PER_OPERATION = {
+    "amx": 0.25,
+    "vnni512": 0.25,
+    "vnni256": 0.25,
+    "avx512": 0.35,
+    "avx2": 0.35,
+    "generic": 0.4,
+    "neon_i8mm": 0.3,
+    "neon_dot": 0.3,
+    "neon": 0.4,
+}
 
 
 def pack_depthwise(
@@ -259,13 +269,14 @@ def pack_depthwise(
 
     The other arguments are those of `pack_conv`. With several outputs for each input channel use `pack_conv`.
     """
-    flip = 128 if x_dtype is DType.S8 else 0
+    p = primitive_named(isa)
+    added = p.added_to(x_dtype)
     sums = weight.reshape(len(weight), -1).sum(axis=1, dtype=np.int64)
     return PackedDepthwise(
         isa=isa,
         weight=weight[:, 0],
-        epilogue=make_epilogue(bias.astype(np.int64) - flip * sums, requantization),
-        flip_in=flip,
-        zp_in=zp_in + flip,
+        epilogue=make_epilogue(bias.astype(np.int64) - added * sums, requantization),
+        flip_in=p.flip_of(x_dtype),
+        zp_in=zp_in + added,
         dilations=dilations,
     )

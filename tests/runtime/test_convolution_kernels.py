@@ -26,7 +26,10 @@ from qcompiler.runtime.kernels.packing import Requantization, Residual, aligned
 from qcompiler.runtime.kernels.registry import kernel_named
 from qcompiler.runtime.kernels.tile_choice import TileChoice, choose_tiles
 
-EMULATED = ("amx-emulated", "vnni512-emulated", "vnni256-emulated", "avx512-emulated")
+EMULATED = (
+    *("amx-emulated", "vnni512-emulated", "vnni256-emulated", "avx512-emulated"),
+    *("neon_i8mm-emulated", "neon_dot-emulated", "neon-emulated"),
+)
 PRIMITIVES = (*isa.available(), *EMULATED)
 GUARD = 64  # bytes around the result, which must stay as they are
 

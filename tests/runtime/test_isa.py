@@ -61,6 +61,39 @@ def test_default_is_the_best_of_the_target(jit_target, name: str, features: str,
     assert isa.current() == best
 
 
+@pytest.mark.parametrize(
+    ("name", "features", "best"),
+    [
+        ("generic", "", "neon"),
+        ("cortex-a72", "", "neon"),
+        ("neoverse-n1", "", "neon_dot"),
+        ("neoverse-v2", "", "neon_i8mm"),
+        ("neoverse-v2", "-i8mm", "neon_dot"),
+        ("cortex-a72", "+dotprod", "neon_dot"),
+    ],
+)
+@pytest.mark.parametrize("machine", ["aarch64", "arm64"])
+def test_default_is_the_best_of_an_arm_target(
+    jit_target, monkeypatch, machine: str, name: str, features: str, best: str
+):
+    monkeypatch.setattr(platform, "machine", lambda: machine)
+    jit_target(name, features)
+    assert isa.current() == best
+    assert isa.available()[-2:] == ("neon", "generic")
+
+
+def test_arm_primitive_that_the_target_lacks_is_refused(jit_target, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(platform, "machine", lambda: "aarch64")
+    jit_target("neoverse-n1", "")
+    monkeypatch.setenv(isa.ENVIRONMENT_VARIABLE, "neon_i8mm")
+    with pytest.raises(UsageError, match=r"'neoverse-n1' \(aarch64\) lacks i8mm; .*neon_dot, neon, generic"):
+        isa.current()
+    monkeypatch.setattr(platform, "machine", lambda: "x86_64")
+    jit_target("haswell", "")
+    with pytest.raises(UsageError, match=r"'haswell' \(x86_64\) lacks i8mm, neon; .*choose one of avx2, generic"):
+        isa.current()
+
+
 def test_name_alone_keeps_the_features_of_the_host(jit_target):
     jit_target(None, None)
     host = isa.target().features
