@@ -8,6 +8,7 @@ import numpy.typing as npt
 
 from qcompiler.errors import AccumulatorOverflowError
 from qcompiler.ir import DType, Graph, Node, QuantParams, Stage, Value, ops
+from qcompiler.ir.held_range import held_range
 from qcompiler.numerics import headroom_bits
 from qcompiler.pass_manager import Pass, PassContext, register_pass
 
@@ -124,10 +125,7 @@ def accumulator_bounds(node: Node) -> Bounds | None:
 
 def reach(value: Value, zero_point: int) -> int:
     """The largest |x − zero_point| of what the value can hold."""
-    low, high = value.type.dtype.limits
-    if value.producer is not None and value.type.dtype is not DType.S32:  # accumulators are not clamped
-        op = value.producer.op
-        low, high = max(low, getattr(op, "lo", low)), min(high, getattr(op, "hi", high))
+    low, high = held_range(value)
     return max(high - zero_point, zero_point - low, 0)
 
 

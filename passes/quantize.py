@@ -33,16 +33,21 @@ class Quantize(Pass):
     dequantized; a concatenation's operands are requantized where their parameters differ from the result's,
     and so is what a pad surrounds with a number beyond its range (a softmax has a fixed one).
 
+    With `reduce_range` a channel's scale is so large that two neighbouring weights of one sign are at most 128
+    together: 128 · 255 < 2^15, so the sum of their products fits 16 bits, which lets CPUs without a dot product of
+    bytes use a faster instruction (docs/performance.md), at the price of up to one bit of the weights.
+
     Known limits: 8-bit activations are per tensor; there is no 4-bit form.
     """
 
     name: ClassVar[str] = "quantize"
     stages: ClassVar[frozenset[Stage]] = frozenset({Stage.OBSERVED})
     result_stage: ClassVar[Stage | None] = Stage.QUANTIZED
+    reduce_range: bool = False
 
     def run(self, graph: Graph, context: PassContext) -> bool:
         types = _ResultTypes(graph)
-        constants = ConstantQuantizer(graph)
+        constants = ConstantQuantizer(graph, reduce_range=self.reduce_range)
         for node in graph.nodes():
             if isinstance(node.op, ops.Observe):
                 self._replace_observer(graph, node, types, context)

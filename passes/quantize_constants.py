@@ -14,10 +14,16 @@ _BIAS_OF_DEAD_CHANNEL = 2**24  # a channel without weights is its bias: 24 bits 
 
 
 class ConstantQuantizer:
-    """Makes quantized constants in a graph, one for each constant and parameters."""
+    """Makes quantized constants in a graph, one for each constant and parameters.
 
-    def __init__(self, graph: Graph) -> None:
+    Args:
+        graph: the graph.
+        reduce_range: see `passes.quantize.Quantize`.
+    """
+
+    def __init__(self, graph: Graph, *, reduce_range: bool = False) -> None:
         self._graph = graph
+        self._reduce_range = reduce_range
         self._made: dict[tuple[Value, DType, QuantParams], Value] = {}
 
     def quantized(self, constant: Value, dtype: DType, quant: QuantParams) -> Value:
@@ -44,7 +50,8 @@ class ConstantQuantizer:
             scales = (1.0,) if weight.type.quant is None else weight.type.quant.scale
             axis = None
         else:
-            scales = weight_scales(_elements(weight), _elements(bias[0]) if bias else None, input_scale)
+            biases = _elements(bias[0]) if bias else None
+            scales = weight_scales(_elements(weight), biases, input_scale, reduce_range=self._reduce_range)
             axis = 0
             quant = QuantParams(scales, (0,) * len(scales), axis)
             self._graph.set_operand(node, 1, self.quantized(weight, DType.S8, quant))
@@ -54,15 +61,19 @@ class ConstantQuantizer:
         return scales
 
 
-def weight_scales(weight: AnyArray, bias: AnyArray | None, input_scale: float) -> tuple[float, ...]:
+def weight_scales(
+    weight: AnyArray, bias: AnyArray | None, input_scale: float, *, reduce_range: bool = False
+) -> tuple[float, ...]:
     """The scale of each output channel (axis 0): max |w| / 127, larger where the bias would not fit s32.
 
     A channel whose weights are tiny beside its bias needs few bits for them: ``s_w >= |b| / (s_x · 2^30)``.
     A channel without weights takes the scale from its bias.
+
+    With `reduce_range` the largest sum of two neighbours of one sign takes the place of max |w|: rounded, they are
+    no more than 128 together.
     """
-    rows = np.abs(weight).reshape(weight.shape[0], -1)
-    largest = rows.max(axis=1) if rows.shape[1] else np.zeros(len(rows))
-    biases = np.zeros(len(rows)) if bias is None else np.abs(bias)
+    largest = (_largest_pairs if reduce_range else _largest)(weight)
+    biases = np.zeros(len(largest)) if bias is None else np.abs(bias)
     scales = []
     for w, b in zip(largest.tolist(), biases.tolist(), strict=True):
         scale = choose_symmetric_scale(w, DType.S8)
@@ -70,6 +81,36 @@ def weight_scales(weight: AnyArray, bias: AnyArray | None, input_scale: float) -
             scale = round_to_f32(b / input_scale / _BIAS_OF_DEAD_CHANNEL)
         scales.append(max(scale, round_to_f32(b / input_scale / LARGEST_BIAS)) or 1.0)
     return tuple(scales)
+
+
+def _largest(weight: AnyArray) -> npt.NDArray[np.float64]:
+    """The largest |w| of each output channel."""
+    rows = np.abs(weight).reshape(len(weight), -1)
+    return rows.max(axis=1) if rows.shape[1] else np.zeros(len(rows))
+
+
+def _largest_pairs(weight: AnyArray) -> npt.NDArray[np.float64]:
+    """The largest |w0 + w1| of two neighbours of one sign, of each output channel.
+
+    A convolution's kernel has the input channels innermost, and may go on with those of the next column: both orders
+    count. Layers with one input channel (of a group), depthwise ones above all, have no such sums. A pass may still
+    reorder the inputs of a fully connected layer, so that any two of its weights count.
+    """
+    if weight.ndim == 2:
+        ordered = np.sort(weight, axis=1)
+        return _largest(np.stack([ordered[:, :2].clip(max=0).sum(axis=1), ordered[:, -2:].clip(0).sum(axis=1)], 1))
+    if weight.shape[1] == 1:
+        return _largest(weight)
+    innermost = np.moveaxis(weight, 1, -1)
+    channels, columns = innermost.shape[-1], innermost.shape[-2]
+    orders = (innermost.reshape(len(weight), -1, size) for size in (channels, columns * channels))
+    return np.maximum(*map(_largest_neighbours, orders))
+
+
+def _largest_neighbours(runs: AnyArray) -> npt.NDArray[np.float64]:
+    padded = np.pad(runs, ((0, 0), (0, 0), (0, runs.shape[2] % 2)))
+    pairs = padded.reshape(len(runs), -1, 2)
+    return np.maximum(*(_largest(np.maximum(sign * pairs, 0).sum(axis=2)) for sign in (1, -1)))
 
 
 def _quantized(data: AnyArray | None, dtype: DType, quant: QuantParams) -> AnyArray:

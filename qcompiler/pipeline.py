@@ -4,8 +4,12 @@
 what is cheap, 2 everything that pays, 3 what costs more time than it usually gains.
 """
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 from qcompiler.errors import UsageError
 from qcompiler.pass_manager import Pass, parse_pipeline
+from qcompiler.passes.quantize import Quantize
 from qcompiler.suggestions import did_you_mean
 
 _CLEAN = ("fold-constants", "remove-identities", "common-subexpressions", "dead-code")
@@ -65,3 +69,14 @@ def pipeline_for(target: str = "int8", opt_level: int = 2) -> list[Pass]:
     if opt_level not in range(len(levels)):
         raise UsageError(f"there is no optimization level {opt_level!r}; the levels are 0 to {len(levels) - 1}")
     return parse_pipeline(",".join(levels[opt_level]))
+
+
+def with_reduced_range(pipeline: Sequence[Pass]) -> list[Pass]:
+    """The same passes, with a reduced range of weights.
+
+    Raises:
+        UsageError: none of them quantizes.
+    """
+    if not any(isinstance(each, Quantize) for each in pipeline):
+        raise UsageError("a reduced range of weights needs the pass 'quantize', which the pipeline has not")
+    return [replace(each, reduce_range=True) if isinstance(each, Quantize) else each for each in pipeline]

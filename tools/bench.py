@@ -113,6 +113,9 @@ def quantize_all(options: argparse.Namespace, folder: Path) -> tuple[list[Conten
     """
     wanted = [Contender("qcompiler int8", "qcompiler", folder / "ours.qc")]
     tools = {"qcompiler": folder / "ours.qc"}
+    if options.reduce_range:
+        tools["qcompiler (reduced range)"] = reduced = folder / "reduced.qc"
+        wanted.append(Contender("qcompiler reduced range", "qcompiler", reduced))
     if options.peers:
         tools |= {f"onnxruntime ({kind})": folder / f"{kind}.onnx" for kind in ("s8", "u8")}
     if "onnxruntime" in options.peers:
@@ -183,6 +186,7 @@ def parse_options(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--samples", type=int, default=64, help="most samples to quantize with (default: 64)")
     parser.add_argument("--rounds", type=int, default=20, help="blocks of each contender (default: 20)")
     parser.add_argument("--starts", type=int, default=3, help="processes of each contender (default: 3; 0: none)")
+    parser.add_argument("--reduce-range", action="store_true", help="time ours with a reduced range of weights too")
     parser.add_argument("--per-node", action="store_true", help="time each instruction")
     parser.add_argument("--json", type=Path, help="save the figures")
     options = parser.parse_args(arguments)

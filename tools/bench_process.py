@@ -113,7 +113,7 @@ def run_quantize(tool: str, model: Path, samples: dict[str, peers.Array], output
     return {"seconds": time.monotonic() - started, "kernels_compiled": kernels, "peak_mb": memory_mb("VmHWM")}
 
 
-def compile_ours(model: Path, samples: dict[str, peers.Array], output: Path) -> int:
+def compile_ours(model: Path, samples: dict[str, peers.Array], output: Path, *, reduce_range: bool = False) -> int:
     """Compile, compare with the float model, save; returns how many kernels had to be compiled first."""
     import qcompiler
     from qcompiler.compiler import Hooks
@@ -124,7 +124,8 @@ def compile_ours(model: Path, samples: dict[str, peers.Array], output: Path) -> 
         nonlocal kernels
         kernels += what.startswith("preparing kernels")
 
-    qcompiler.compile(model, calibration=[samples], hooks=Hooks(progress=progress)).save(output)
+    hooks = Hooks(progress=progress)
+    qcompiler.compile(model, calibration=[samples], reduce_range=reduce_range, hooks=hooks).save(output)
     return kernels
 
 
@@ -140,8 +141,10 @@ def quantize_with_nncf(model: Path, samples: dict[str, peers.Array], output: Pat
     return 0
 
 
+_OURS = ("qcompiler", "qcompiler.compiler", "qcompiler.runtime.session")
 QUANTIZERS: dict[str, tuple[Callable[[Path, dict[str, peers.Array], Path], int], tuple[str, ...]]] = {
-    "qcompiler": (compile_ours, ("qcompiler", "qcompiler.compiler", "qcompiler.runtime.session")),
+    "qcompiler": (compile_ours, _OURS),
+    "qcompiler (reduced range)": (partial(compile_ours, reduce_range=True), _OURS),
     "onnxruntime (s8)": (partial(quantize_with_onnxruntime, unsigned=False), ("onnxruntime.quantization",)),
     "onnxruntime (u8)": (partial(quantize_with_onnxruntime, unsigned=True), ("onnxruntime.quantization",)),
     "nncf": (quantize_with_nncf, ("openvino", "nncf")),

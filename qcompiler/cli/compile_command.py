@@ -68,6 +68,7 @@ def _parse_dims(_context: click.Context, _parameter: click.Parameter, values: tu
 @_optimization("--target", default="int8", show_default=True, metavar="NAME", help="What to compile for.")
 @_optimization("--threads", type=click.IntRange(min=1), help="Threads (default: the usable physical cores).")
 @_optimization("--allow-float", is_flag=True, help="Keep operators that have no integer form in float.")
+@_optimization("--reduce-range", is_flag=True, help="Up to one bit less for weights: faster on AVX2 alone.")
 @_optimization(
     "--io",
     type=click.Choice(["float", "integer"]),
@@ -125,6 +126,7 @@ def compile_command(  # noqa: PLR0913  # one parameter an option
     max_top1_drop: float | None,
     threads: int | None,
     allow_float: bool,
+    reduce_range: bool,
     io: str,
     dims: dict[str, int],
     passes: str | None,
@@ -138,9 +140,11 @@ def compile_command(  # noqa: PLR0913  # one parameter an option
 ) -> int:  # fmt: skip
     """Compile MODEL.onnx to an integer program and save it."""
     from qcompiler.pass_manager import format_pipeline, parse_pipeline
-    from qcompiler.pipeline import pipeline_for
+    from qcompiler.pipeline import pipeline_for, with_reduced_range
 
     pipeline = parse_pipeline(passes) if passes is not None else pipeline_for(target, int(opt_level))
+    if reduce_range:
+        pipeline = with_reduced_range(pipeline)
     if print_pipeline:
         click.echo(format_pipeline(pipeline))
         return 0
@@ -167,6 +171,7 @@ def compile_command(  # noqa: PLR0913  # one parameter an option
             validation=validation,
             passes=passes,
             allow_float=allow_float,
+            reduce_range=reduce_range,
             io=io,
             dims=dims,
             threads=threads,

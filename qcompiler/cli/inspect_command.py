@@ -9,13 +9,17 @@ from rich.console import Console
 from rich.table import Table
 
 from qcompiler.cli.display import format_quantization, format_shape, summary_table
+from qcompiler.ir import Graph
 
 
 @click.command("inspect", short_help="Check and describe a compiled model.")
 @click.argument("artifact", metavar="OUT.qc", type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="Print the facts as JSON.")
+@click.option(
+    "--dot-products", is_flag=True, help="Show what each layer multiplies with on this CPU (or QCOMPILER_ISA), and why."
+)
 @click.option("--ir", is_flag=True, help="Print the integer graph as text.")
-def inspect_command(artifact: Path, *, as_json: bool, ir: bool) -> None:
+def inspect_command(artifact: Path, *, as_json: bool, dot_products: bool, ir: bool) -> None:
     """Check a compiled model and show its interface, the verdict and where it came from."""
     from qcompiler.ir.printer import print_graph
     from qcompiler.model import load
@@ -24,6 +28,9 @@ def inspect_command(artifact: Path, *, as_json: bool, ir: bool) -> None:
     model = load(artifact)
     if ir:
         click.echo(print_graph(model.graph))
+        return
+    if dot_products:
+        _show_dot_products(model.graph)
         return
     summary = dict(model.summary) | {"artifact_bytes": artifact.stat().st_size}
     if as_json:
@@ -47,3 +54,11 @@ def inspect_command(artifact: Path, *, as_json: bool, ir: bool) -> None:
     for key, fact in model.provenance.items():
         shown = ", ".join(f"{k} {v}" for k, v in fact.items()) if isinstance(fact, dict) else fact
         console.print(f"{key}: {shown}", highlight=False, soft_wrap=True)
+
+
+def _show_dot_products(graph: Graph) -> None:
+    from qcompiler.runtime import isa
+    from qcompiler.runtime.lowering.integer_linear import dot_products
+
+    for each in dot_products(graph, isa.current()):
+        click.echo(f"{each.layer}: {each.instruction} ({each.reason})")

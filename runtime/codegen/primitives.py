@@ -9,12 +9,15 @@ A primitive adds, in each s32 lane, the products of `group` neighbouring activat
     generic, neon      2 activations by 2 weights on 128 bits in plain IR, for any target
     amx                `tdpbusd`: tiles of 16 pixels by 16 channels in a matrix unit, beside the vectors of vnni512
 
+avx512, avx2 and neon have a second, narrow form: `vpmaddubsw`, or `smull` and `addp`, which add two products of bytes
+in 16 bits. A layer gets it where its weights prove that no such sum leaves 16 bits (`kernels.pair_proof`).
+
 The emulated forms have the layout of the real ones in plain IR: with them, whatever CPU runs the tests executes the
 packing, tails and epilogue of the wide forms bit for bit.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from llvmlite import ir
 
@@ -23,11 +26,14 @@ from qcompiler.runtime import isa
 from qcompiler.runtime.codegen.dot_products import (
     Dot,
     plain_dot,
+    plain_pairs_dot,
     plain_signed_dot,
     sdot,
+    smull_addp,
     usdot,
     vpdpbusd,
     vpdpwssd,
+    vpmaddubsw,
     vpmaddwd,
 )
 from qcompiler.runtime.codegen.high_products import HighProduct, plain_sqdmulh, sqdmulh, vpmuldq
@@ -62,6 +68,8 @@ class Primitive:
         matrix_unit: computes the tiles of more than one pixel, if there is one.
         high_product: upper halves of products, for the epilogue.
         signed: the dot product reads bytes as s8 activations, not as u8.
+        narrow: the same vectors and tiles with a dot product that is exact only for some weights.
+        is_narrow: it is that.
     """
 
     lanes: int
@@ -74,6 +82,13 @@ class Primitive:
     matrix_unit: MatrixUnit | None = None
     high_product: HighProduct = vpmuldq
     signed: bool = False
+    narrow: "Primitive | None" = None
+    is_narrow: bool = False
+
+    @property
+    def forms(self) -> "tuple[Primitive, ...]":
+        """This one and its narrow one, if there is one."""
+        return (self,) if self.narrow is None else (self, self.narrow)
 
     def flip_of(self, x_dtype: DType) -> int:
         """What activations of a dtype are xored with for the dot product: 128 if it reads the other one, else 0."""
@@ -112,6 +127,18 @@ def primitive_named(name: str) -> Primitive:
     return _PRIMITIVES[name]
 
 
+DOT_PRODUCTS: dict[str, tuple[str, ...]] = {
+    "amx": ("tdpbusd",),
+    **dict.fromkeys(("vnni512", "vnni256"), ("vpdpbusd",)),
+    **dict.fromkeys(("avx512", "avx2"), ("vpmaddwd", "vpmaddubsw")),
+    "neon_i8mm": ("usdot",),
+    "neon_dot": ("sdot",),
+    "neon": ("smull", "smull, addp"),
+    "generic": ("products in 32 bits",),
+}
+"""What computes the sums of each of a primitive's forms, to show to people."""
+
+
 def emitted_primitive() -> Primitive:
     """The primitive of the kernel that is being compiled."""
     return primitive_named(isa.emitted())
@@ -144,10 +171,16 @@ def _plain_pack(element: ir.Type, low: int, high: int) -> Callable[[ir.IRBuilder
 _PACKS_512 = _pack_with("llvm.x86.avx512.packssdw.512", I16), _pack_with("llvm.x86.avx512.packuswb.512", I8)
 _PACKS_256 = _pack_with("llvm.x86.avx2.packssdw", I16), _pack_with("llvm.x86.avx2.packuswb", I8)
 _PLAIN_PACKS = _plain_pack(I16, -(2**15), 2**15 - 1), _plain_pack(I8, 0, 255)
-_MADD_512, _MADD_256 = vpmaddwd("llvm.x86.avx512.pmaddw.d.512"), vpmaddwd("llvm.x86.avx2.pmadd.wd")
+_MADDWD_512, _MADDWD_256 = "llvm.x86.avx512.pmaddw.d.512", "llvm.x86.avx2.pmadd.wd"
+_MADD_512, _MADD_256 = vpmaddwd(_MADDWD_512), vpmaddwd(_MADDWD_256)
+_MADDUBS_512, _MADDUBS_256 = (
+    vpmaddubsw("avx512.pmaddubs.w.512", _MADDWD_512),
+    vpmaddubsw("avx2.pmadd.ub.sw", _MADDWD_256),
+)
 _TILES_512 = TileShape(4, 6), TileShape(2, 10), TileShape(1, 10)
 _TILES_AMX = TileShape(4, ROWS), TileShape(2, 2 * ROWS), TileShape(1, 4 * ROWS)
 _TILES_256 = TileShape(2, 6), TileShape(1, 8)
+_TILES_256_PAIRS = TileShape(2, 5), TileShape(1, 8)  # sums of pairs and a vector of ones take two more registers
 _TILES_128 = TileShape(2, 4), TileShape(1, 6)
 _TILES_NEON = TileShape(4, 6), TileShape(2, 10), TileShape(1, 10)  # of 32 registers
 
@@ -156,21 +189,29 @@ def _neon(group: int, dot: Dot, high_product: HighProduct, *, signed: bool = Fal
     return Primitive(4, group, _TILES_NEON, dot, plain_dot, *_PLAIN_PACKS, high_product=high_product, signed=signed)
 
 
+def _with_pairs(p: Primitive, dot: Dot, *, signed: bool = False, tiles: tuple[TileShape, ...] = ()) -> Primitive:
+    return replace(p, narrow=replace(p, group=4, tiles=tiles or p.tiles, dot=dot, signed=signed, is_narrow=True))
+
+
 _PRIMITIVES = {
     "amx": Primitive(16, 4, _TILES_AMX, vpdpbusd(512), vpdpwssd(512), *_PACKS_512, Amx()),
     "vnni512": Primitive(16, 4, _TILES_512, vpdpbusd(512), vpdpwssd(512), *_PACKS_512),
     "vnni256": Primitive(8, 4, _TILES_256, vpdpbusd(256), vpdpwssd(256), *_PACKS_256),
-    "avx512": Primitive(16, 2, _TILES_512, _MADD_512, _MADD_512, *_PACKS_512),
-    "avx2": Primitive(8, 2, _TILES_256, _MADD_256, _MADD_256, *_PACKS_256),
+    "avx512": _with_pairs(Primitive(16, 2, _TILES_512, _MADD_512, _MADD_512, *_PACKS_512), _MADDUBS_512),
+    "avx2": _with_pairs(
+        Primitive(8, 2, _TILES_256, _MADD_256, _MADD_256, *_PACKS_256), _MADDUBS_256, tiles=_TILES_256_PAIRS
+    ),
     "generic": Primitive(4, 2, _TILES_128, plain_dot, plain_dot, *_PLAIN_PACKS),
     "neon_i8mm": _neon(4, usdot, sqdmulh),
     "neon_dot": _neon(4, sdot, sqdmulh, signed=True),
-    "neon": _neon(2, plain_dot, sqdmulh),
+    "neon": _with_pairs(_neon(2, plain_dot, sqdmulh), smull_addp, signed=True),
     "amx-emulated": Primitive(16, 4, _TILES_AMX, plain_dot, plain_dot, *_PLAIN_PACKS, EmulatedMatrixUnit()),
     "vnni512-emulated": Primitive(16, 4, _TILES_512, plain_dot, plain_dot, *_PLAIN_PACKS),
     "vnni256-emulated": Primitive(8, 4, _TILES_256, plain_dot, plain_dot, *_PLAIN_PACKS),
-    "avx512-emulated": Primitive(16, 2, _TILES_512, plain_dot, plain_dot, *_PLAIN_PACKS),
+    "avx512-emulated": _with_pairs(
+        Primitive(16, 2, _TILES_512, plain_dot, plain_dot, *_PLAIN_PACKS), plain_pairs_dot(signed=False)
+    ),
     "neon_i8mm-emulated": _neon(4, plain_dot, plain_sqdmulh),
     "neon_dot-emulated": _neon(4, plain_signed_dot, plain_sqdmulh, signed=True),
-    "neon-emulated": _neon(2, plain_dot, plain_sqdmulh),
+    "neon-emulated": _with_pairs(_neon(2, plain_dot, plain_sqdmulh), plain_pairs_dot(signed=True), signed=True),
 }

@@ -72,7 +72,8 @@ def matrix_tiles(  # noqa: PLR0913, PLR0917 - a kernel's inner call has no struc
 
     Args:
         builder: at the place of the call.
-        variant: 2i for the i-th of `Primitive.tiles`, 2i + 1 for the same on one pixel.
+        variant: 2i for the i-th of the tiles of `Primitive.forms`, one after the other, 2i + 1 for the same on one
+            pixel.
         tiles: number of tiles, at least 1.
         count: pixels of each. Fewer than the variant has, but at least `Primitive.least_pixels`, only for one tile.
         base: address of the activations.
@@ -94,14 +95,15 @@ def matrix_tiles(  # noqa: PLR0913, PLR0917 - a kernel's inner call has no struc
     switch = builder.switch(variant, done)
     operands = Operands(base, rows, runs, run_count, run_bytes, weights, register_rows, register_bytes)
     results = Results(out, out_stride, residual_distance, parameters)
-    for index, full in enumerate(p.tiles):
+    shapes = [(each, full) for each in p.forms for full in each.tiles]
+    for index, (form, full) in enumerate(shapes):
         for single, shape in enumerate((full, TileShape(full.vectors, 1))):
             body = builder.append_basic_block(f"tile_{shape.vectors}x{shape.pixels}")
             switch.add_case(constant(2 * index + single), body)
             builder.position_at_end(body)
             record = [offset(builder, records, v * record_bytes(p)) for v in range(shape.vectors)]
-            unit = None if single else p.matrix_unit
-            _emit_tiles(builder, p, unit, shape, tiles, count, operands, record, results)
+            unit = None if single else form.matrix_unit
+            _emit_tiles(builder, form, unit, shape, tiles, count, operands, record, results)
             builder.branch(done)
     builder.position_at_end(done)
 

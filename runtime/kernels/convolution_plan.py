@@ -40,6 +40,7 @@ from qcompiler.runtime.kernels.packing import (
     round_up,
 )
 from qcompiler.runtime.kernels.tile_choice import TileChoice, choose_tiles
+from qcompiler.runtime.kernels.pair_proof import MOST, pair_sum_for
 
 STAGE_BYTES = 48 * 1024  # of scratch that a block aims for: with one tile's weights it stays in the L2 cache
 BLOCK_PIXELS = 96  # a multiple of the usual tiles' pixels
@@ -85,6 +86,8 @@ class PackedConv:
         kernel: (kh, kw); with `dilations`.
         runs: number of runs of a pixel; run_items: activations of each, without padding.
         choice: the widest tile, and whether activations are collected.
+        is_narrow: packed for `Primitive.narrow`.
+        pair_sum: what decided that, where there is such a form: see `pair_proof`.
     """
 
     isa: str
@@ -102,6 +105,8 @@ class PackedConv:
     runs: int
     run_items: int
     choice: TileChoice
+    is_narrow: bool = False
+    pair_sum: int | None = None
 
     @property
     def cin(self) -> int:
@@ -114,7 +119,7 @@ class PackedConv:
 
     @cached_property
     def primitive(self) -> Primitive:
-        return primitive_named(self.isa)
+        return primitive_named(self.isa).forms[self.is_narrow]
 
     @property
     def tile_registers(self) -> int:
@@ -137,7 +142,8 @@ class PackedConv:
         """
         geometry = _Geometry(self, batch, height, width, strides, pads)
         macs = geometry.pixels * self.cout * self.per_group * math.prod(self.kernel)
-        cost = macs / _MACS_PER_NS[self.isa.removesuffix("-emulated")] + geometry.pixels * self.cout * 0.15
+        speed = _MACS_PER_NS[self.isa.removesuffix("-emulated")] * (_NARROW_SPEED if self.is_narrow else 1)
+        cost = macs / speed + geometry.pixels * self.cout * 0.15
         tile_count = len(self.tiles)
         shares = max(1, min(max_shares, int(cost / SHARE_NS), max(tile_count, geometry.units)))
         by_tiles = geometry.units < 4 * shares and tile_count > geometry.units
@@ -191,6 +197,7 @@ _MACS_PER_NS = {
     "neon_dot": 60.0,
     "neon": 15.0,
 }
+_NARROW_SPEED = 1.3  # times that of the other form
 
 
 @dataclass(frozen=True)
@@ -378,6 +385,7 @@ def pack_conv(
     dilations: tuple[int, int] = (1, 1),
     group: int = 1,
     pixels: int = 0,
+    x_range: tuple[int, int] | None = None,
 ) -> PackedConv:
     """Pack a convolution for one primitive.
 
@@ -391,20 +399,25 @@ def pack_conv(
         dilations: of (rows, columns).
         group: number of groups.
         pixels: of the result, which the tiles are chosen for; 0 if that is not known. Any number can be planned.
+        x_range: of the activations, if it is known to be less than that of their dtype.
     """
     cout, per_group, kh, kw = weight.shape
-    p = primitive_named(isa)
-    added = p.added_to(x_dtype)
-    sums = weight.reshape(cout, -1).sum(axis=1, dtype=np.int64)
-    epilogue = make_epilogue(bias.astype(np.int64) - added * sums, requantization)
     merged = group == 1 and (dilations[1] == 1 or kw == 1)  # neighbouring columns are neighbouring bytes
     runs = kh if merged else kh * kw
     flat = weight.transpose(0, 2, 3, 1).reshape(cout, runs, -1)
     run_items = flat.shape[2]
-    groups_of_run = -(-run_items // p.group)
-    padded = np.zeros((cout, runs, groups_of_run * p.group), np.int8)
-    padded[:, :, :run_items] = flat
-    dot_groups = padded.reshape(cout, runs, groups_of_run, p.group)
+    p = primitive_named(isa)
+    pair_sum = None
+    if p.narrow is not None:
+        low, high = x_range or x_dtype.limits
+        held = min(low, zp_in), max(high, zp_in)  # borders are padded with the zero point
+        pair_sum = pair_sum_for(p.narrow, _in_groups(flat, p.narrow.group), x_dtype, held)
+        p = p.narrow if pair_sum <= MOST else p
+    dot_groups = _in_groups(flat, p.group)
+    first_variant = 2 * len(p.tiles) if p.is_narrow else 0
+    added = p.added_to(x_dtype)
+    sums = weight.reshape(cout, -1).sum(axis=1, dtype=np.int64)
+    epilogue = make_epilogue(bias.astype(np.int64) - added * sums, requantization)
     element = np.int8 if p.group == 4 else np.int16
 
     choice = choose_tiles(p, channels=cout // group, activations=runs * run_items, pixels=pixels, group=group)
@@ -425,7 +438,7 @@ def pack_conv(
             first = g * (cout // group) + start
             narrow = valid * epilogue.itemsize if valid < columns else 0
             entry = [
-                2 * index,
+                first_variant + 2 * index,
                 shape.pixels,
                 p.least_pixels(shape),
                 first * epilogue.itemsize,
@@ -453,7 +466,15 @@ def pack_conv(
         runs=runs,
         run_items=run_items,
         choice=choice,
+        is_narrow=p.is_narrow,
+        pair_sum=pair_sum,
     )
+
+
+def _in_groups(runs: S8, group: int) -> S8:
+    """s8[cout, run, item] to s8[cout, run, group of items, item]; the last group is filled up with zeros."""
+    padded = np.pad(runs, ((0, 0), (0, 0), (0, -runs.shape[2] % group)))
+    return padded.reshape(*runs.shape[:2], -1, group)
 
 
 def pack_gemm(
@@ -465,13 +486,22 @@ def pack_gemm(
     x_dtype: DType,
     isa: str,
     pixels: int = 0,
+    x_range: tuple[int, int] | None = None,
 ) -> PackedConv:
     """Pack a fully connected layer: weight s8[out, in], the rest as for `pack_conv`.
 
     Plan it with `plan(batch=1, height=1, width=rows)`: a row is a pixel.
     """
-    weight = weight[:, :, None, None]
-    return pack_conv(weight, bias, requantization, zp_in=zp_in, x_dtype=x_dtype, isa=isa, pixels=pixels)
+    return pack_conv(
+        weight[:, :, None, None],
+        bias,
+        requantization,
+        zp_in=zp_in,
+        x_dtype=x_dtype,
+        isa=isa,
+        pixels=pixels,
+        x_range=x_range,
+    )
 
 
 def _tiles_of(p: Primitive, channels: int, widest: int) -> list[tuple[int, int, int]]:

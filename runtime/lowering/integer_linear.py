@@ -1,19 +1,23 @@
 """Lowering of integer convolutions and fully connected layers: packed once for a model, planned for each shape."""
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from qcompiler.errors import VerifyError
-from qcompiler.ir import Node
+from qcompiler.ir import Graph, Node
+from qcompiler.ir.held_range import held_range
 from qcompiler.ir.ops import IntConv, IntGemm
 from qcompiler.ir.ops.shapes import static_dim
 from qcompiler.ir.types import DType
 from qcompiler.runtime import isa
+from qcompiler.runtime.codegen.primitives import DOT_PRODUCTS
 from qcompiler.runtime.kernels.convolution_plan import PackedConv, pack_conv, pack_gemm
 from qcompiler.runtime.kernels.depthwise_plan import PackedDepthwise, pack_depthwise
 from qcompiler.runtime.kernels.packing import Requantization, Residual
+from qcompiler.runtime.kernels.pair_proof import MOST
 from qcompiler.runtime.lowering.context import MOST_SHARES, Lowering, lowers
 from qcompiler.runtime.program import Operand
 
@@ -87,8 +91,18 @@ def _pack(node: Node, chosen: str, pixels: int) -> PackedConv | PackedDepthwise:
     op, x_dtype = node.op, node.operands[0].type.dtype
     weight, bias = _constant(node, 1).astype(np.int8), _constant(node, 2).astype(np.int32)
     rescaling = _requantization(node)
+    x_range = held_range(node.operands[0])
     if isinstance(op, IntGemm):
-        return pack_gemm(weight, bias, rescaling, zp_in=op.zp_in, x_dtype=x_dtype, isa=chosen, pixels=pixels)
+        return pack_gemm(
+            weight,
+            bias,
+            rescaling,
+            zp_in=op.zp_in,
+            x_dtype=x_dtype,
+            isa=chosen,
+            pixels=pixels,
+            x_range=x_range,
+        )
     if not isinstance(op, IntConv):
         raise VerifyError(f"node '{node.name}' ({op.name}) is no layer")
     dilations = op.dilations[0], op.dilations[1]
@@ -104,7 +118,36 @@ def _pack(node: Node, chosen: str, pixels: int) -> PackedConv | PackedDepthwise:
         dilations=dilations,
         group=op.group,
         pixels=pixels,
+        x_range=x_range,
     )
+
+
+@dataclass(frozen=True)
+class DotProduct:
+    """What a layer's kernel multiplies with, and why."""
+
+    layer: str
+    instruction: str
+    reason: str
+
+
+def dot_products(graph: Graph, isa_name: str) -> list[DotProduct]:
+    """The dot product of each integer layer of a graph on one primitive, in execution order."""
+    found = []
+    for node in graph.nodes():
+        if not isinstance(node.op, IntConv | IntGemm):
+            continue
+        names, reason = DOT_PRODUCTS[isa_name], "exact for all weights"
+        chosen = names[0]
+        packed = None if len(names) == 1 or is_depthwise(node) else _pack(node, None, isa_name)
+        if isinstance(packed, PackedConv) and packed.pair_sum is not None:
+            chosen = names[packed.is_narrow]
+            relation = "within" if packed.is_narrow else "beyond"
+            reason = f"sums of two products reach {packed.pair_sum}, {relation} the {MOST} of 16 bits"
+        elif len(names) > 1:
+            reason = "depthwise"
+        found.append(DotProduct(node.name, chosen, reason))
+    return found
 
 
 def _requantization(node: Node) -> Requantization | None:

@@ -12,7 +12,9 @@ import numpy as np
 import onnx
 import pytest
 
+import qcompiler
 from qcompiler.cli.main import run
+from qcompiler.runtime.lowering.integer_linear import dot_products
 
 SUMMARY_KEYS = {
     "integer_only",
@@ -101,6 +103,20 @@ def test_run_equals_the_reference(assets, artifact, capsys):
     expected = qcompiler.reference.run(qcompiler.load(artifact).graph, {"image": images})
     with np.load("out.npz") as got:
         assert np.array_equal(got["logits"], expected["logits"])
+
+
+def test_dot_products_of_a_reduced_range_are_those_of_pairs(assets, artifact, capsys):
+    options = ["--calibrate", str(assets / "digits_calibration.npz"), "-o", "reduced.qc", "-q"]
+    assert run([str(assets / "digits_cnn.onnx"), *options, "--reduce-range"]) == 0
+    assert "quantize{reduce-range=true}" in qcompiler.load("reduced.qc").provenance["pipeline"]
+    capsys.readouterr()
+    for path, instruction in ((artifact, "vpmaddwd"), ("reduced.qc", "vpmaddubsw")):
+        found = dot_products(qcompiler.load(path).graph, "avx2")
+        assert len(found) > 3
+        assert {each.instruction for each in found[1:]} == {instruction}
+    assert run(["inspect", str(artifact), "--dot-products"]) == 0
+    (first, *_) = capsys.readouterr().out.splitlines()
+    assert first.startswith(f"{found[0].layer}: ")
 
 
 def test_inspect_shows_the_verdict_and_the_interface(artifact, capsys):

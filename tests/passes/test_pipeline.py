@@ -7,7 +7,7 @@ import pytest
 from qcompiler.errors import UsageError
 from qcompiler.ir import Stage, parse_graph
 from qcompiler.pass_manager import PassManager, check_stages, format_pipeline, parse_pipeline
-from qcompiler.pipeline import PIPELINES, pipeline_for
+from qcompiler.pipeline import PIPELINES, pipeline_for, with_reduced_range
 
 EVERY = [(target, level) for target, levels in PIPELINES.items() for level in range(len(levels))]
 
@@ -48,6 +48,14 @@ def test_level_3_finds_what_level_2_has_brought_together():
 
 def test_the_default_is_level_2_for_int8():
     assert pipeline_for() == pipeline_for("int8", 2)
+
+
+def test_reduced_range_is_an_option_of_quantize():
+    reduced = with_reduced_range(pipeline_for())
+    assert [each.name for each in reduced] == [each.name for each in pipeline_for()]
+    assert "quantize{reduce-range=true}" in format_pipeline(reduced)
+    with pytest.raises(UsageError, match="needs the pass 'quantize'"):
+        with_reduced_range(parse_pipeline("dead-code"))
 
 
 def test_unknown_targets_and_levels_are_named():

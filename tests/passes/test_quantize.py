@@ -1,5 +1,11 @@
+import math
+from itertools import combinations
+
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
 
 from qcompiler import reference
 from qcompiler.errors import CalibrationDataError
@@ -7,6 +13,11 @@ from qcompiler.ir import DType, Graph, QuantParams, Stage, parse_graph
 from qcompiler.numerics import choose_params, quantize_bias
 from qcompiler.pass_manager import PassContext, PassManager, parse_pipeline
 from qcompiler.passes.quantize_constants import LARGEST_BIAS, weight_scales
+
+shapes = st.one_of(
+    st.tuples(st.integers(1, 3), st.integers(1, 7)),
+    st.tuples(st.integers(1, 3), st.integers(2, 6), st.integers(1, 3), st.integers(1, 3)),
+)
 
 
 def quantized(body: str, context: PassContext | None = None) -> Graph:
@@ -216,6 +227,29 @@ def test_channels_with_large_biases_get_coarser_weights():
     assert scales[1] == 1.0
     assert quantized_bias[2] == pytest.approx(2**24, rel=1e-6)
     assert scales[3] == pytest.approx(2 / 127)
+
+
+@settings(max_examples=60)
+@given(
+    weight=shapes.flatmap(lambda shape: arrays.arrays(np.float64, shape, elements=st.floats(-9, 9, width=32))),
+)
+def test_reduced_range_bounds_neighbours(weight):
+    """Neighbours in either order in which a kernel may have them, and no more than a factor of 2 for it."""
+    scales = np.array(weight_scales(weight, None, 1.0, reduce_range=True))
+    full = np.array(weight_scales(weight, None, 1.0))
+    assert (full <= scales).all()
+    assert (scales <= 2.001 * full).all()
+    integers = np.floor(weight / scales.reshape(-1, *[1] * (weight.ndim - 1)) + 0.5)
+    innermost = np.moveaxis(integers, 1, -1)
+    for size in {innermost.shape[-1], math.prod(innermost.shape[max(1, weight.ndim - 2) :])}:
+        for run in innermost.reshape(-1, size):
+            pairs = combinations(run, 2) if weight.ndim == 2 else zip(run[::2], run[1::2], strict=False)
+            assert max((abs(a + b) for a, b in pairs if a * b > 0), default=0) <= 128
+
+
+def test_reduced_range_leaves_depthwise_layers_their_bits():
+    weight = np.random.default_rng(0).standard_normal((8, 1, 3, 3))
+    assert weight_scales(weight, None, 1.0, reduce_range=True) == weight_scales(weight, None, 1.0)
 
 
 def padded_softmax(value: float) -> Graph:

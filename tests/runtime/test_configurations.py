@@ -17,7 +17,8 @@ from qcompiler.runtime import isa
 
 THREADS = (1, 2, 3)
 BATCHES = (1, 2, 7)
-MODELS = ("digits_cnn", "digits_dsnet")
+MODELS = ("digits_cnn", "digits_dsnet", "digits_cnn reduced")
+"""With and without a reduced range of weights, for the dot products that need one."""
 
 SCRIPT = """
 import json, sys
@@ -55,7 +56,9 @@ def models(assets, calibration_images, heldout_images, tmp_path_factory):
     folder = tmp_path_factory.mktemp("models")
     images = heldout_images[: max(BATCHES)]
     for name in MODELS:
-        model = qcompiler.compile(assets / f"{name}.onnx", calibration=calibration_images)
+        source, *options = name.split()
+        onnx = assets / f"{source}.onnx"
+        model = qcompiler.compile(onnx, calibration=calibration_images, reduce_range="reduced" in options)
         model.save(folder / f"{name}.qc")
         expected = {
             f"logits{batch}": qcompiler.reference.run(model.graph, {"image": images[:batch]})["logits"]

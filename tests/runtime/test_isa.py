@@ -10,6 +10,7 @@ from numba.core import config
 
 from qcompiler.errors import UsageError
 from qcompiler.runtime import isa
+from qcompiler.runtime.codegen.primitives import primitive_named
 from qcompiler.runtime.kernels import convolution  # noqa: F401  # registers the kernel
 from qcompiler.runtime.kernels.registry import kernel_named
 
@@ -22,6 +23,7 @@ from qcompiler.runtime.kernels import convolution, depthwise
 from qcompiler.runtime.kernels.registry import kernel_named
 
 for name in ("int_conv", "int_depthwise"):
+    print("===")
     print(kernel_named(name).compiled_for(isa.current())._library.get_asm_str())
 """
 
@@ -184,7 +186,11 @@ def test_instructions_of_each_primitive(tmp_path: Path, cpu: str, chosen: str, d
     if "pmaddwd" not in dot:  # LLVM makes some of the `vpdpwssd` that add residuals
         assert len(re.findall("pmaddwd", assembly)) < dots / 2
     assert forbidden is None or not re.search(forbidden, assembly)
-    assert not re.search("vpdpbusds|pmaddubsw", assembly)  # they saturate
+    assert "vpdpbusds" not in assembly  # it saturates
+    _, convolution_code, depthwise_code = assembly.split("===")
+    has_narrow_form = primitive_named(chosen).narrow is not None  # see `test_pair_proof`
+    assert ("pmaddubsw" in convolution_code) == has_narrow_form
+    assert "pmaddubsw" not in depthwise_code
 
 
 @pytest.mark.skipif(not X86, reason="x86 CPU names")
