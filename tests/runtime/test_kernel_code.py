@@ -8,7 +8,7 @@ import pytest
 from numba import types
 
 from qcompiler.runtime import isa, lowering  # noqa: F401  # registers the kernels
-from qcompiler.runtime.kernels.registry import kernel_named
+from qcompiler.runtime.kernels.registry import kernel_named, registered_kernels
 
 BORDERS = ["int_dequantize8", "int_dequantize16", "int_dequantize32", "int_quantize8", "int_quantize16"]
 INTEGER = [
@@ -57,3 +57,10 @@ def test_borders_cannot_fail_and_call_nothing(name):
     assert FLOAT.search(body)
     assert re.findall(r"^  ret (.*)$", body, re.MULTILINE) == ["i32 0"]
     assert set(re.findall(r"call [^@]*@([\w.]+)", body)) <= set(re.findall(r"@(llvm\.[\w.]+)", body))
+
+
+@pytest.mark.parametrize("name", [name for name in registered_kernels() if name.startswith("float_")])
+def test_float_kernels_are_compiled_without_fast_math(name):
+    with isa.emitting(isa.current()):
+        code = module_of(name)
+    assert not re.search(r"\b(fast|reassoc|nnan|ninf|nsz|arcp|afn)\b", code)
