@@ -17,7 +17,7 @@ from qcompiler.runtime.codegen.primitives import Primitive
 from qcompiler.runtime.kernels.packing import S8
 
 MOST = DType.S16.limits[1]
-_AT_A_TIME = 1 << 18  # pairs
+_AT_A_TIME = 1 << 15  # pairs: temporaries stay in the cache
 
 
 def largest_pair_sum(groups: S8, low: int, high: int) -> int:
@@ -28,14 +28,18 @@ def largest_pair_sum(groups: S8, low: int, high: int) -> int:
         low: least activation, as the dot product reads it.
         high: largest activation.
     """
-    pairs = groups.reshape(-1, 2)
+    first, second = groups.reshape(-1, 2).T
     largest = 0
-    for start in range(0, len(pairs), _AT_A_TIME):
-        part = pairs[start : start + _AT_A_TIME].astype(np.int32)
-        positive = np.maximum(part, 0).sum(axis=1)
-        negative = positive - part.sum(axis=1)
-        above, below = high * positive - low * negative, low * positive - high * negative
-        largest = max(largest, int(above.max()), int(-1 - below.min()))
+    for start in range(0, len(first), _AT_A_TIME):
+        a, b = (side[start : start + _AT_A_TIME].astype(np.int16) for side in (first, second))
+        positive = np.maximum(a, 0) + np.maximum(b, 0)
+        negative = positive - a - b
+        if low:
+            positive, negative = positive.astype(np.int32), negative.astype(np.int32)
+            above, below = (high * positive - low * negative).max(), (high * negative - low * positive).max()
+        else:  # the usual case, a third of the time
+            above, below = high * int(positive.max()), high * int(negative.max())
+        largest = max(largest, int(above), int(below) - 1)
     return largest
 
 
