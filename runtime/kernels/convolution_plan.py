@@ -39,8 +39,8 @@ from qcompiler.runtime.kernels.packing import (
     make_epilogue,
     round_up,
 )
-from qcompiler.runtime.kernels.tile_choice import TileChoice, choose_tiles
 from qcompiler.runtime.kernels.pair_proof import MOST, pair_sum_for
+from qcompiler.runtime.kernels.tile_choice import TileChoice, choose_tiles
 
 STAGE_BYTES = 48 * 1024  # of scratch that a block aims for: with one tile's weights it stays in the L2 cache
 BLOCK_PIXELS = 96  # a multiple of the usual tiles' pixels
@@ -374,7 +374,7 @@ class _Geometry:
         }
 
 
-def pack_conv(
+def pack_conv(  # noqa: PLR0913 - each is a fact of the layer
     weight: S8,
     bias: S32,
     requantization: Requantization | None,

@@ -139,7 +139,7 @@ def dot_products(graph: Graph, isa_name: str) -> list[DotProduct]:
             continue
         names, reason = DOT_PRODUCTS[isa_name], "exact for all weights"
         chosen = names[0]
-        packed = None if len(names) == 1 or is_depthwise(node) else _pack(node, None, isa_name)
+        packed = None if len(names) == 1 or _is_depthwise(node) else _pack(node, isa_name, 0)
         if isinstance(packed, PackedConv) and packed.pair_sum is not None:
             chosen = names[packed.is_narrow]
             relation = "within" if packed.is_narrow else "beyond"
