@@ -97,7 +97,7 @@ def _moves_nothing(node: Node) -> bool:
             return not any(pads)
         case ops.Split() | ops.Concat():
             return len(node.results) == len(node.operands) == 1
-        case ops.DepthToSpace(blocksize=1):
+        case ops.DepthToSpace(blocks=(1, 1)):
             return True
         case _:
             return False

@@ -1,4 +1,4 @@
-"""Conv, Gemm, MatMul and BatchNormalization."""
+"""Conv, ConvTranspose, Gemm, MatMul and BatchNormalization."""
 
 import numpy as np
 
@@ -6,25 +6,27 @@ from qcompiler.errors import ModelError
 from qcompiler.importer.known import Known
 from qcompiler.importer.node_reader import NodeReader, Unsupported
 from qcompiler.importer.registry import importer
-from qcompiler.importer.windows import read_window
+from qcompiler.importer.windows import read_transposed_window, read_window
 from qcompiler.ir import Value, ops
 
 
 @importer("Conv")
 def import_conv(node: NodeReader) -> Value:
-    x, weight = node.value(0), node.value(1)
-    if x.type.rank < 3 or weight.type.rank != x.type.rank:
-        raise ModelError(
-            f"{node.label}: input {list(x.type.shape)} and weight {list(weight.type.shape)} differ in rank"
-        )
-    kernel = weight.type.shape[2:]
-    declared = node.attr_ints("kernel_shape")
-    if declared is not None and declared != kernel:
-        raise ModelError(
-            f"{node.label}: kernel_shape {list(declared)} contradicts the weight {list(weight.type.shape)}"
-        )
-    window = read_window(node, x.type.shape[2:], tuple(d for d in kernel if isinstance(d, int)))
+    x, weight, kernel = _activation_and_filters(node)
+    window = read_window(node, x.type.shape[2:], kernel)
     op = ops.Conv(window.strides, window.pads, window.dilations, node.attr_int("group", 1))
+    bias = (node.value(2),) if node.has(2) else ()
+    return node.emit(op, x, weight, *bias)
+
+
+@importer("ConvTranspose")
+def import_conv_transpose(node: NodeReader) -> Value:
+    """pads, auto_pad and output_shape all become pads and output_padding."""
+    x, weight, kernel = _activation_and_filters(node)
+    window, padding = read_transposed_window(node, x.type.shape[2:], kernel)
+    if not weight.is_constant:
+        raise Unsupported("its weight is computed at run time; only constant weights are supported")
+    op = ops.ConvTranspose(window.strides, window.pads, window.dilations, padding, node.attr_int("group", 1))
     bias = (node.value(2),) if node.has(2) else ()
     return node.emit(op, x, weight, *bias)
 
@@ -88,6 +90,22 @@ def import_batch_normalization(node: NodeReader) -> Value:
     if not node.attr_int("spatial", 1):
         raise Unsupported("spatial=0 (statistics per position)")
     return node.emit(ops.BatchNormalization(node.attr_float("epsilon", 1e-5)), *node.values())
+
+
+def _activation_and_filters(node: NodeReader) -> tuple[Value, Value, tuple[int, ...]]:
+    """Operands 0 and 1 of a convolution, and the kernel's size."""
+    x, weight = node.value(0), node.value(1)
+    if x.type.rank < 3 or weight.type.rank != x.type.rank:
+        raise ModelError(
+            f"{node.label}: input {list(x.type.shape)} and weight {list(weight.type.shape)} differ in rank"
+        )
+    kernel = weight.type.shape[2:]
+    declared = node.attr_ints("kernel_shape")
+    if declared is not None and declared != kernel:
+        raise ModelError(
+            f"{node.label}: kernel_shape {list(declared)} contradicts the weight {list(weight.type.shape)}"
+        )
+    return x, weight, tuple(d for d in kernel if isinstance(d, int))
 
 
 def _transposed(node: NodeReader, x: Value) -> Value:

@@ -151,7 +151,8 @@ def import_pad(node: NodeReader) -> Value:
 
 @importer("DepthToSpace")
 def import_depth_to_space(node: NodeReader) -> Value:
-    return node.emit(ops.DepthToSpace(node.attr_int("blocksize", 0), node.attr_string("mode", "DCR")), node.value(0))
+    size = node.attr_int("blocksize", 0)
+    return node.emit(ops.DepthToSpace((size, size), node.attr_string("mode", "DCR")), node.value(0))
 
 
 @importer("Shape")

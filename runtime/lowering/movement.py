@@ -50,7 +50,7 @@ def lower_transpose(lowering: Lowering, node: Node, op: Transpose) -> None:
 
 @lowers(DepthToSpace)
 def lower_depth_to_space(lowering: Lowering, node: Node, op: DepthToSpace) -> None:
-    """A transposition of [n, h, w, c·b²] or [n, c·b², h, w] with its channel axis taken apart.
+    """A transposition of [n, h, w, c·y·x] or [n, c·y·x, h, w] with its channel axis taken apart.
 
     One with the transposition after it is a single walk.
     """
@@ -69,12 +69,12 @@ def _transposition_of(node: Node) -> Node | None:
 
 def _block_axes(lowering: Lowering, node: Node, op: DepthToSpace) -> list[list[tuple[int, int]]]:
     """For each axis of the result its parts, from the outside: (size, step in the source)."""
-    shape, b = lowering.shape(node.operands[0]), op.blocksize
+    shape, (y, x) = lowering.shape(node.operands[0]), op.blocks
     channels_first = op.layout == "nchw"
     n, h, w, depth = (shape[i] for i in ((0, 2, 3, 1) if channels_first else (0, 1, 2, 3)))
-    c = depth // (b * b)
+    c = depth // (y * x)
     # Axes of the source by role; DCR has the block's rows and columns before the channel, CRD after it.
-    parts = {"y": b, "x": b, "c": c} if op.mode == "DCR" else {"c": c, "y": b, "x": b}
+    parts = {"y": y, "x": x, "c": c} if op.mode == "DCR" else {"c": c, "y": y, "x": x}
     order = ["n", *parts, "h", "w"] if channels_first else ["n", "h", "w", *parts]
     extent = {"n": n, "h": h, "w": w, **parts}
     steps = dict(zip(order, contiguous_steps([extent[axis] for axis in order]), strict=True))

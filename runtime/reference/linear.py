@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from qcompiler.ir.ops import Conv, Gemm, MatMul
+from qcompiler.ir.ops import Conv, ConvTranspose, Gemm, MatMul
 from qcompiler.ir.ops.linear import Clamp
+from qcompiler.ir.ops.shapes import transposed_output
 from qcompiler.runtime.reference.real import Real
 from qcompiler.runtime.reference.registry import reference
 from qcompiler.runtime.reference.windows import sliding_windows
@@ -71,6 +72,31 @@ def conv(op: Conv, x: Real, weight: Real, bias: Real | None = None) -> Real:
     y = convolve(x, weight, op.strides, op.dilations, op.pads, op.group, 0.0)
     if bias is not None:
         y = y + bias.reshape(-1, *[1] * (x.ndim - 2))
+    return clamped(y, op.clamp)
+
+
+@reference(ConvTranspose)
+def conv_transpose(op: ConvTranspose, x: Real, weight: Real, bias: Real | None = None) -> Real:
+    """Each tap adds its products with the whole input to every stride-th position of the result."""
+    cin, per_group, *kernel = weight.shape
+    rank, group = len(kernel), op.group
+    size = transposed_output(x.shape[2:], kernel, op.strides, op.dilations, op.pads, op.output_padding)
+    # All positions, before `pads` cuts some off; a last stride of them that stays zero keeps the slices whole.
+    every = [op.pads[i] + size[i] + op.pads[rank + i] + op.strides[i] for i in range(rank)]
+    result = np.zeros((x.shape[0], group, per_group, *every), x.dtype)
+    filters = weight.reshape(group, cin // group, per_group, *kernel)
+    for sample, image in enumerate(x.reshape(x.shape[0], group, cin // group, -1)):
+        for tap in np.ndindex(*kernel):
+            products = filters[(..., *tap)].swapaxes(1, 2) @ image
+            places = [
+                slice(k * d, k * d + s * n, s)
+                for k, d, s, n in zip(tap, op.dilations, op.strides, x.shape[2:], strict=True)
+            ]
+            result[(sample, ..., *places)] += products.reshape(group, per_group, *x.shape[2:])
+    kept = [slice(p, p + n) for p, n in zip(op.pads[:rank], size, strict=True)]
+    y = result.reshape(x.shape[0], group * per_group, *every)[(..., *kept)]
+    if bias is not None:
+        y = y + bias.reshape(-1, *[1] * rank)
     return clamped(y, op.clamp)
 
 

@@ -77,12 +77,13 @@ def int_pad(op: IntPad, x: AnyArray) -> AnyArray:
 @reference(DepthToSpace, Domain.EITHER)
 def depth_to_space(op: DepthToSpace, x: AnyArray) -> AnyArray:
     x = to_channels_first(x, op.layout)
-    (n, c, h, w), b = x.shape, op.blocksize
+    (n, depth, h, w), (rows, columns) = x.shape, op.blocks
+    c = depth // (rows * columns)
     if op.mode == "DCR":
-        y = x.reshape(n, b, b, c // b**2, h, w).transpose(0, 3, 4, 1, 5, 2)
+        y = x.reshape(n, rows, columns, c, h, w).transpose(0, 3, 4, 1, 5, 2)
     else:
-        y = x.reshape(n, c // b**2, b, b, h, w).transpose(0, 1, 4, 2, 5, 3)
-    return from_channels_first(y.reshape(n, c // b**2, h * b, w * b), op.layout)
+        y = x.reshape(n, c, rows, columns, h, w).transpose(0, 1, 4, 2, 5, 3)
+    return from_channels_first(y.reshape(n, c, h * rows, w * columns), op.layout)
 
 
 def _borders(pads: tuple[int, ...]) -> list[tuple[int, int]]:

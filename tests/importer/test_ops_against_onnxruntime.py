@@ -42,6 +42,37 @@ def test_conv(model, compare, x, w, attributes, bias):
     assert op_names(graph) == ["conv"]
 
 
+CONV_TRANSPOSE = [
+    ((2, 3, 4, 5), (3, 4, 2, 2), {"strides": [2, 2]}),
+    ((2, 3, 4, 5), (3, 4, 4, 4), {"strides": [2, 2], "pads": [1, 1, 1, 1]}),
+    ((2, 3, 4, 5), (3, 4, 3, 3), {"strides": [2, 2], "pads": [1, 1, 1, 1], "output_padding": [1, 1]}),
+    ((2, 3, 4, 5), (3, 4, 3, 2), {"kernel_shape": [3, 2]}),
+    ((1, 4, 4, 5), (4, 3, 3, 4), {"group": 2, "strides": [3, 2], "dilations": [2, 3], "pads": [1, 0, 2, 4]}),
+    ((1, 4, 4, 5), (4, 1, 4, 3), {"group": 4, "strides": [2, 4], "output_padding": [1, 3]}),
+    ((1, 2, 5, 4), (2, 3, 4, 5), {"auto_pad": "SAME_UPPER", "strides": [2, 2]}),
+    ((1, 2, 5, 4), (2, 3, 4, 5), {"auto_pad": "SAME_LOWER", "strides": [3, 2], "output_padding": [1, 0]}),
+    ((1, 2, 5, 4), (2, 3, 2, 1), {"auto_pad": "SAME_UPPER", "strides": [4, 3]}),
+    ((1, 2, 5, 4), (2, 3, 3, 3), {"auto_pad": "VALID", "strides": [2, 1]}),
+    ((1, 2, 5, 4), (2, 3, 3, 3), {"output_shape": [10, 8], "strides": [2, 2]}),
+    ((1, 2, 5, 4), (2, 3, 3, 3), {"output_shape": [8, 6], "strides": [2, 2], "auto_pad": "SAME_UPPER"}),
+    ((1, 2, 5, 4), (2, 3, 3, 3), {"output_shape": [8, 12], "strides": [2, 3], "output_padding": [0, 1]}),
+    ((2, 3, 7), (3, 5, 3), {"strides": [2], "pads": [1, 0]}),
+    ((2, 4, 7), (4, 1, 5), {"group": 4, "strides": [3], "auto_pad": "SAME_LOWER"}),
+    ((2, 3, 7), (3, 2, 3), {"strides": [2], "output_shape": [13], "dilations": [2]}),
+]
+
+
+@pytest.mark.parametrize(("x", "w", "attributes"), CONV_TRANSPOSE)
+@pytest.mark.parametrize("bias", [False, True])
+def test_conv_transpose(model, compare, x, w, attributes, bias):
+    names = ["x", "w", "b"] if bias else ["x", "w"]
+    constants = {"w": f32(*w)} | ({"b": f32(w[1] * attributes.get("group", 1))} if bias else {})
+    made = model([helper.make_node("ConvTranspose", names, ["y"], **attributes)], {"x": x}, constants)
+    # onnx's shape inference adds output_padding to SAME as well; onnxruntime and the reference implementation do not.
+    graph = compare(without_output_sizes(made))
+    assert op_names(graph) == ["conv_transpose"]
+
+
 @pytest.mark.parametrize(
     ("b", "c", "attributes"),
     [

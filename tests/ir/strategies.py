@@ -131,6 +131,14 @@ def _conv(s: Site) -> Case:
     return ops.Conv(strides, pads, dilations, group, s.clamp()), operands
 
 
+def _conv_transpose(s: Site) -> Case:
+    kernel, strides, pads, dilations = s.window()
+    group = s.draw(st.sampled_from([1, 2, 4]))
+    padding = (s.integer(0, 2), s.integer(0, 2))
+    operands: list[Operand] = [s.image(), s.weight(4, 3, *kernel), *([s.vector(3 * group)] if s.flag() else [])]
+    return ops.ConvTranspose(strides, pads, dilations, padding, group, s.clamp()), operands
+
+
 def _int_conv(s: Site) -> Case:
     kernel, strides, pads, dilations = s.window()
     layout = s.layout()
@@ -180,7 +188,8 @@ def _int_average_pool(s: Site) -> Case:
 
 def _depth_to_space(s: Site) -> Case:
     layout = s.layout()
-    return ops.DepthToSpace(2, s.draw(st.sampled_from(["DCR", "CRD"])), layout), [s.image(layout)]
+    blocks = s.draw(st.sampled_from([(2, 2), (1, 2), (4, 1)]))
+    return ops.DepthToSpace(blocks, s.draw(st.sampled_from(["DCR", "CRD"])), layout), [s.image(layout)]
 
 
 def _observe(s: Site) -> Case:
@@ -228,6 +237,7 @@ CASES: dict[type[Op], Callable[[Site], Case]] = {
     **{cls: _plain_unary(cls) for cls in _PLAIN_UNARY},
     **{cls: _clamped_binary(cls) for cls in (ops.Add, ops.Sub, ops.Mul)},
     ops.Conv: _conv,
+    ops.ConvTranspose: _conv_transpose,
     ops.Gemm: lambda s: (ops.Gemm(s.clamp()), [s.act(*ROW), s.weight(3, 8), *([s.vector(3)] if s.flag() else [])]),
     ops.MatMul: lambda s: (ops.MatMul(), [s.act("N", 3, 4), s.act(4, 5)]),
     ops.Div: _binary(lambda _: ops.Div()),

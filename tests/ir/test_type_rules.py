@@ -93,6 +93,11 @@ AT = "strides=[2, 1], pads=[1, 0, 1, 2], dilations=[1, 2]"
             f"input %x: f32[N,4,9,9] const %w: f32[8,2,3,3] = ONES %y = conv(%x, %w) {{{AT}, group=2}}",
             "f32['N', 8, 5, 7]",
         ),
+        (
+            f"input %x: f32[N,4,9,9] const %w: f32[4,4,3,3] = ONES "
+            f"%y = conv_transpose(%x, %w) {{{AT}, output_padding=[1, 0], group=2}}",
+            "f32['N', 8, 18, 11]",
+        ),
         ("input %x: f32[N,5,3] const %w: f32[1,3] = [1,2,3] %y = gemm(%x, %w)", "f32['N', 5, 1]"),
         ("input %x: f32[N,1,3,4] input %z: f32[7,4,5] %y = matmul(%x, %z)", "f32['N', 7, 3, 5]"),
         ("input %x: f32[N,1,4] input %z: f32[3,1] %y = sub(%x, %z)", "f32['N', 3, 4]"),
@@ -111,7 +116,7 @@ AT = "strides=[2, 1], pads=[1, 0, 1, 2], dilations=[1, 2]"
         ("input %x: f32[N,7] %a, %b = split(%x) {axis=1, sizes=[5, 2]} @s", "f32['N', 2]"),
         ("input %x: f32[N,7] %y = slice(%x) {axes=[1], starts=[6], counts=[3], steps=[-3]}", "f32['N', 3]"),
         ("input %x: f32[N,7] %y = pad(%x) {pads=[0, 1, 0, 2]}", "f32['N', 10]"),
-        ("input %x: f32[N,8,2,3] %y = depth_to_space(%x) {blocksize=2}", "f32['N', 2, 4, 6]"),
+        ("input %x: f32[N,8,2,3] %y = depth_to_space(%x) {blocks=[2, 2]}", "f32['N', 2, 4, 6]"),
     ],
 )
 def test_shapes(body: str, expected: str):

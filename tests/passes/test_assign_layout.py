@@ -21,7 +21,7 @@ OTHERS = {
             zp_out=4, lo=0, hi=255}}
         output y = %y
     """,
-    "depth_to_space": 'input %x: u8[N,8,3,3]\n%y = depth_to_space(%x) {blocksize=2, mode="CRD"}\noutput y = %y',
+    "depth_to_space": 'input %x: u8[N,8,3,3]\n%y = depth_to_space(%x) {blocks=[2, 2], mode="CRD"}\noutput y = %y',
 }
 
 

@@ -155,7 +155,7 @@ def test_movement():
         f"""
         %c: {U8.format("N,4,4,4")} = concat(%a, %b) {{axis=1}}
         %p: {U8.format("N,4,6,4")} = pad(%c) {{pads=[0, 0, 1, 0, 0, 0, 1, 0], value=1.5}}
-        %d: {U8.format("N,1,12,8")} = depth_to_space(%p) {{blocksize=2}}
+        %d: {U8.format("N,1,12,8")} = depth_to_space(%p) {{blocks=[2, 2]}}
         %s: {U8.format("N,1,12,3")}, %t: {U8.format("N,1,12,5")} = split(%d) {{axis=3, sizes=[3, 5]}} @halves
         %u: {U8.format("N,1,5,12")} = transpose(%t) {{perm=[0, 1, 3, 2]}}
         %r: {U8.format("N,60")} = reshape(%u) {{shape=["N", 60]}}

@@ -11,7 +11,7 @@ import pytest
         "split(%x) {axis=1, sizes=[3]}",
         "pad(%x) {pads=[0, 0, 0, 0, 0, 0, 0, 0], value=3.0}",
         "concat(%x) {axis=1}",
-        "depth_to_space(%x) {blocksize=1}",
+        "depth_to_space(%x) {blocks=[1, 1]}",
         "max_pool(%x) {kernel=[1, 1], strides=[1, 1], pads=[0, 0, 0, 0], dilations=[2, 2]}",
         "average_pool(%x) {kernel=[1, 1], strides=[1, 1], pads=[0, 0, 0, 0], dilations=[1, 1]}",
         "reduce_mean(%x) {axes=[3]}",

@@ -211,7 +211,7 @@ def test_a_transposition_that_moves_nothing_is_a_view():
 def test_depth_to_space_and_its_transposition_are_one_walk(run_in_shares, mode, layout, perm, dtype):
     graph = Graph("blocks", Stage.INTEGER)
     x = graph.add_input("x", TensorType(dtype, (2, 5, 3, 27) if layout == "nhwc" else (2, 27, 5, 3)))
-    blocks = graph.add_node(DepthToSpace(3, mode, layout), [x]).result
+    blocks = graph.add_node(DepthToSpace((3, 3), mode, layout), [x]).result
     graph.add_output(graph.add_node(Transpose(perm), [blocks]).result, "y")
     feeds = {"x": np.arange(2 * 5 * 3 * 27).reshape([int(d) for d in x.type.shape]).astype(dtype.numpy)}
     assert kernels_of(lower(PackedModel(graph), {})) == ["copy"]

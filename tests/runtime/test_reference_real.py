@@ -220,15 +220,15 @@ def test_movement():
     check(o.Pad(pads, -1.5), "Pad", {}, [x], np.array(pads, s64), np.float32(-1.5))
     check(o.Identity(), "Identity", {}, [x])
     for mode in ("DCR", "CRD"):
-        check(o.DepthToSpace(2, mode), "DepthToSpace", {"blocksize": 2, "mode": mode}, [x])
+        check(o.DepthToSpace((2, 2), mode), "DepthToSpace", {"blocksize": 2, "mode": mode}, [x])
 
 
 def test_layouts_of_the_integer_stage_agree_with_nchw():
     x = normal(2, 8, 4, 6)
     nhwc = np.ascontiguousarray(x.transpose(0, 2, 3, 1))
     for op, twin in (
-        (o.DepthToSpace(2, "DCR"), o.DepthToSpace(2, "DCR", "nhwc")),
-        (o.DepthToSpace(2, "CRD"), o.DepthToSpace(2, "CRD", "nhwc")),
+        (o.DepthToSpace((2, 2), "DCR"), o.DepthToSpace((2, 2), "DCR", "nhwc")),
+        (o.DepthToSpace((2, 2), "CRD"), o.DepthToSpace((2, 2), "CRD", "nhwc")),
         (
             o.MaxPool((3, 2), (2, 2), (1, 0, 1, 1), (1, 1), ceil_mode=True),
             o.MaxPool((3, 2), (2, 2), (1, 0, 1, 1), (1, 1), ceil_mode=True, layout="nhwc"),

@@ -31,7 +31,7 @@ from qcompiler.ir.ops.integer import IntDequantize, IntegerOp, IntLut, IntPad, I
 from qcompiler.ir.ops.integer_arithmetic import IntAdd, IntDiv, IntMul, IntPRelu
 from qcompiler.ir.ops.integer_linear import IntConv, IntGemm
 from qcompiler.ir.ops.integer_reduction import IntAveragePool, IntMean, IntSoftmax
-from qcompiler.ir.ops.linear import Clamp, Conv, Gemm, MatMul
+from qcompiler.ir.ops.linear import Clamp, Conv, ConvTranspose, Gemm, MatMul
 from qcompiler.ir.ops.movement import Concat, DepthToSpace, Identity, Movement, Pad, Reshape, Slice, Split, Transpose
 from qcompiler.ir.ops.pooling import AveragePool, MaxPool, ReduceMean
 from qcompiler.ir.ops.quantization import Dequantize, Observe, Quantize, Requantize
@@ -46,6 +46,7 @@ __all__ = [
     "Clip",
     "Concat",
     "Conv",
+    "ConvTranspose",
     "DepthToSpace",
     "Dequantize",
     "Div",

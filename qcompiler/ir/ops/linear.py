@@ -5,7 +5,7 @@ from typing import ClassVar
 
 from qcompiler.errors import VerifyError
 from qcompiler.ir.op import Op, Operands, Quantization, register_op
-from qcompiler.ir.ops.shapes import broadcast_shapes, spatial_output, static_dim
+from qcompiler.ir.ops.shapes import broadcast_shapes, spatial_output, static_dim, transposed_output
 from qcompiler.ir.types import Dim, TensorType, format_shape
 
 Clamp = tuple[float, float] | None
@@ -48,6 +48,45 @@ class Conv(Op):
         check_clamp(self.clamp)
         spatial = spatial_output(x.shape[2:], kernel, self.strides, self.dilations, self.pads)
         return (TensorType(x.dtype, (x.shape[0], cout, *spatial)),)
+
+
+@register_op
+@dataclass(frozen=True)
+class ConvTranspose(Op):
+    """Transposed convolution, NC(spatial) activations, weight [cin, cout/group, kernel...], ONNX `ConvTranspose`.
+
+    Along each axis ``y[o] = bias + sum of x[i] · weight[k] over all i, k with i·stride + k·dilation = o + pad_begin``,
+    and `output_padding` more positions at the end than the last of these sums has. `pads` is begin of every spatial
+    axis, then end of every spatial axis; they cut positions off. `clamp` is a fused activation as in `conv`.
+    """
+
+    name: ClassVar[str] = "conv_transpose"
+    signature: ClassVar[str] = "x weight bias?"
+    fixes_dtype: ClassVar[bool] = False
+
+    strides: tuple[int, ...]
+    pads: tuple[int, ...]
+    dilations: tuple[int, ...]
+    output_padding: tuple[int, ...]
+    group: int = 1
+    clamp: Clamp = None
+
+    def infer(self, operands: Operands) -> tuple[TensorType, ...]:
+        x, weight = operands[0], operands[1]
+        if x.rank < 3 or weight.rank != x.rank:
+            raise VerifyError(f"input {format_shape(x.shape)} and weight {format_shape(weight.shape)} differ in rank")
+        channels = static_dim(x.shape[1], "the channel axis")
+        cin, per_group, *kernel = (static_dim(d, "a weight axis") for d in weight.shape)
+        if cin != channels:
+            raise VerifyError(f"{channels} input channels do not go with weights for {cin}")
+        if self.group < 1 or cin % self.group:
+            raise VerifyError(f"group={self.group} does not divide {cin} input channels")
+        check_bias(operands, 2, per_group * self.group)
+        check_clamp(self.clamp)
+        spatial = transposed_output(
+            x.shape[2:], kernel, self.strides, self.dilations, self.pads, self.output_padding
+        )
+        return (TensorType(x.dtype, (x.shape[0], per_group * self.group, *spatial)),)
 
 
 @register_op

@@ -144,26 +144,26 @@ class Pad(Movement):
 @register_op
 @dataclass(frozen=True)
 class DepthToSpace(Movement):
-    """Blocks of channels to blocks of pixels, ONNX `DepthToSpace`; `mode` is "DCR" or "CRD".
+    """Blocks of channels to `blocks` of rows by columns of pixels, ONNX `DepthToSpace`; `mode` is "DCR" or "CRD".
 
     `layout` says where the channels are, before and after: "nchw", or "nhwc" in the integer stage.
     """
 
     name: ClassVar[str] = "depth_to_space"
-    blocksize: int
+    blocks: tuple[int, int]
     mode: str = "DCR"
     layout: str = "nchw"
 
     def infer(self, operands: Operands) -> tuple[TensorType, ...]:
         x = operands[0]
         batch, channels, spatial = split_layout(x.shape, self.layout)
-        c, square = static_dim(channels, "the channel axis"), self.blocksize**2
-        if len(spatial) != 2 or self.blocksize < 1 or c % square:
-            raise VerifyError(f"{c} channels of {format_shape(x.shape)} are no multiple of blocksize² = {square}")
+        c, (rows, columns) = static_dim(channels, "the channel axis"), self.blocks
+        if len(spatial) != 2 or min(self.blocks) < 1 or c % (rows * columns):
+            raise VerifyError(f"{c} channels of {format_shape(x.shape)} are no multiple of blocks of {rows}·{columns}")
         if self.mode not in ("DCR", "CRD"):
             raise VerifyError(f"mode {self.mode!r} is neither 'DCR' nor 'CRD'")
-        size = [static_dim(d, "a spatial axis") * self.blocksize for d in spatial]
-        return (TensorType(x.dtype, join_layout(batch, c // square, size, self.layout)),)
+        size = [static_dim(d, "a spatial axis") * b for d, b in zip(spatial, self.blocks, strict=True)]
+        return (TensorType(x.dtype, join_layout(batch, c // (rows * columns), size, self.layout)),)
 
 
 @register_op

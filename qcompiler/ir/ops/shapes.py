@@ -95,6 +95,40 @@ def spatial_output(
     )  # fmt: skip
 
 
+def transposed_output(
+    spatial: Sequence[Dim],
+    kernel: Sequence[int],
+    strides: Sequence[int],
+    dilations: Sequence[int],
+    pads: Sequence[int],
+    output_padding: Sequence[int],
+) -> tuple[int, ...]:
+    """Output sizes of a transposed convolution; `pads` is begin of every spatial axis, then end of every spatial axis.
+
+    Raises:
+        VerifyError: nothing is left of an axis, or a parameter is out of range.
+    """
+    n = len(spatial)
+    if not len(kernel) == len(strides) == len(dilations) == len(output_padding) == n or len(pads) != 2 * n:
+        raise VerifyError(
+            f"{n} spatial axes need {n} kernel sizes, strides, dilations and output paddings and {2 * n} pads"
+        )
+    positive, others = (*kernel, *strides, *dilations), (*pads, *output_padding)
+    if min(positive) < 1 or min(others) < 0 or max(*positive, *others) > _LARGEST_PARAMETER:
+        raise VerifyError(
+            f"kernel {list(kernel)}, strides {list(strides)}, dilations {list(dilations)}, pads {list(pads)}, "
+            f"output_padding {list(output_padding)} out of range"
+        )
+    sizes = []
+    for i in range(n):
+        size = static_dim(spatial[i], f"spatial axis {i}")
+        reach = (size - 1) * strides[i] + (kernel[i] - 1) * dilations[i] + 1 + output_padding[i]
+        if size < 1 or reach <= pads[i] + pads[n + i]:
+            raise VerifyError(f"pads {pads[i]} and {pads[n + i]} leave nothing of {reach} positions of axis {i}")
+        sizes.append(reach - pads[i] - pads[n + i])
+    return tuple(sizes)
+
+
 def split_layout(shape: Shape, layout: str) -> tuple[Dim, Dim, tuple[Dim, ...]]:
     """(batch, channels, spatial) of an activation whose layout is "nchw" or "nhwc" (any spatial rank)."""
     if len(shape) < 2:
