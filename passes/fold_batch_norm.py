@@ -6,17 +6,17 @@ from typing import ClassVar
 
 import numpy as np
 
-from qcompiler.ir import Graph, Node, Shape, Stage, Value, ops
+from qcompiler.ir import AnyArray, Graph, Node, Op, Shape, Stage, Value, ops
 from qcompiler.ir.rewrite import Refusal, apply_rewrite, other_users, producer_of
 from qcompiler.ir.types import multiply_dims
 from qcompiler.pass_manager import PassContext, RewritePass, register_pass
-from qcompiler.passes.channel_affine import ChannelAffine, batch_norm_affine, channel_affine
+from qcompiler.passes.channel_affine import ChannelAffine, Vector, batch_norm_affine, channel_affine
 from qcompiler.passes.constant_operands import replace_constant
 
 
 @dataclass(frozen=True, slots=True)
 class Folding:
-    """`node` is `affine` on the result of `linear`, a conv or gemm."""
+    """`node` is `affine` on the result of `linear`, a conv, conv_transpose or gemm."""
 
     node: Node
     linear: Node
@@ -26,7 +26,7 @@ class Folding:
 @register_pass
 @dataclass(frozen=True)
 class FoldBatchNorm(RewritePass[Folding]):
-    """Fold batch normalization, and sums and products with per-channel constants, into the conv or gemm before.
+    """Fold batch normalization, and sums and products with per-channel constants, into the conv, conv_transpose or gemm before.
 
     Why: at inference they are a scale and a shift per channel, which weights and bias take for nothing.
 
@@ -70,9 +70,9 @@ class FoldBatchNorm(RewritePass[Folding]):
 
     def match(self, node: Node) -> Folding | None:
         for operand in node.operands[:2]:
-            linear = producer_of(operand, ops.Conv, ops.Gemm)
+            linear = producer_of(operand, ops.Conv, ops.ConvTranspose, ops.Gemm)
             if linear is not None and _is_arithmetic_with_constants(node, operand):
-                axis = 1 if isinstance(linear.op, ops.Conv) else operand.type.rank - 1
+                axis = 1 if isinstance(linear.op, ops.Conv | ops.ConvTranspose) else operand.type.rank - 1
                 return Folding(node, linear, channel_affine(node, axis))
         return None
 
@@ -97,15 +97,14 @@ class FoldBatchNorm(RewritePass[Folding]):
         if affine is None:
             return
         _, weight, *bias = linear.operands
-        scaled = np.asarray(weight.data) * affine.scale.reshape(-1, *[1] * (weight.type.rank - 1))
         shift = affine.shift + (np.asarray(bias[0].data) * affine.scale if bias else 0)
-        replace_constant(graph, linear, 1, scaled.astype(np.float32))
+        replace_constant(graph, linear, 1, _scaled(linear.op, np.asarray(weight.data), affine.scale))
         if bias:
             replace_constant(graph, linear, 2, shift.astype(np.float32))
         else:
             added = graph.add_constant(shift.astype(np.float32), f"{linear.name}.bias")
             graph.set_operands(linear, [*linear.operands, added])
-        if isinstance(linear.op, ops.Conv | ops.Gemm):
+        if isinstance(linear.op, ops.Conv | ops.ConvTranspose | ops.Gemm):
             linear.op = dataclasses.replace(linear.op, clamp=affine.clamp)
         graph.replace_node(match.node, [linear.result])
 
@@ -124,7 +123,15 @@ def _is_arithmetic_with_constants(node: Node, activation: Value) -> bool:
 
 
 def _clamp_of(linear: Node) -> ops.linear.Clamp:
-    return linear.op.clamp if isinstance(linear.op, ops.Conv | ops.Gemm) else None
+    return linear.op.clamp if isinstance(linear.op, ops.Conv | ops.ConvTranspose | ops.Gemm) else None
+
+
+def _scaled(op: Op, weight: AnyArray, scale: Vector) -> AnyArray:
+    """f32 weights with each output channel times its scale."""
+    if not isinstance(op, ops.ConvTranspose):
+        return (weight * scale.reshape(-1, *[1] * (weight.ndim - 1))).astype(np.float32)
+    own = weight.reshape(op.group, -1, *weight.shape[1:])  # the channels of a group are the third axis
+    return (own * scale.reshape(op.group, 1, -1, *[1] * (weight.ndim - 2))).astype(np.float32).reshape(weight.shape)
 
 
 def _becomes_conv(node: Node) -> bool:

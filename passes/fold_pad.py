@@ -99,7 +99,7 @@ def _is_non_negative(value: Value) -> bool:
             return True
         case ops.Clip(low=low):
             return low >= 0
-        case ops.Conv() | ops.Gemm() | ops.Add() | ops.Sub() | ops.Mul() as op:
+        case ops.Conv() | ops.ConvTranspose() | ops.Gemm() | ops.Add() | ops.Sub() | ops.Mul() as op:
             return op.clamp is not None and op.clamp[0] >= 0
         case _:
             return False

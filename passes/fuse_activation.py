@@ -25,7 +25,7 @@ class Activation:
 @register_pass
 @dataclass(frozen=True)
 class FuseActivation(RewritePass[Activation]):
-    """Fuse relu and clip into the conv, gemm, add, sub or mul before them, and into each other.
+    """Fuse relu and clip into the conv, conv_transpose, gemm, add, sub or mul before them, and into each other.
 
     Why: an integer kernel saturates its result anyway; with the clamp as its bounds the activation costs nothing, and
     the range is not spent on values that would be cut off.
@@ -75,7 +75,7 @@ def _bounds_of(op: Op) -> Bounds | None:
 
 
 def _has_clamp(op: Op) -> bool:
-    return isinstance(op, ops.Conv | ops.Gemm | ops.Add | ops.Sub | ops.Mul)
+    return isinstance(op, ops.Conv | ops.ConvTranspose | ops.Gemm | ops.Add | ops.Sub | ops.Mul)
 
 
 def _is_within(op: Op, bounds: Bounds) -> bool:
@@ -87,6 +87,8 @@ def _is_within(op: Op, bounds: Bounds) -> bool:
         match op:
             case ops.Conv(clamp=tuple() as clamp) | ops.Gemm(clamp=tuple() as clamp):
                 known = clamp
+            case ops.ConvTranspose(clamp=tuple() as clamp):
+                known = clamp
             case ops.Add(clamp=tuple() as clamp) | ops.Sub(clamp=tuple() as clamp) | ops.Mul(clamp=tuple() as clamp):
                 known = clamp
             case _:
@@ -96,7 +98,7 @@ def _is_within(op: Op, bounds: Bounds) -> bool:
 
 def _bounded(op: Op, bounds: Bounds) -> Op:
     match op:
-        case ops.Conv(clamp=inner) | ops.Gemm(clamp=inner):
+        case ops.Conv(clamp=inner) | ops.ConvTranspose(clamp=inner) | ops.Gemm(clamp=inner):
             return dataclasses.replace(op, clamp=_compose(inner, bounds))
         case ops.Add(clamp=inner) | ops.Sub(clamp=inner) | ops.Mul(clamp=inner):
             return dataclasses.replace(op, clamp=_compose(inner, bounds))

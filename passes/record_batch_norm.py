@@ -26,7 +26,7 @@ class RecordBatchNorm(Pass):
     Why: it is what is known of a model's activations when there is no calibration data; `calibrate` uses it then, and
     only then. The graph stays as it is.
 
-    Known limits: a normalization that does not follow a conv or gemm says nothing here.
+    Known limits: a normalization that does not follow a conv, conv_transpose or gemm says nothing here.
     """
 
     name: ClassVar[str] = "record-batch-norm"
@@ -36,7 +36,7 @@ class RecordBatchNorm(Pass):
         for node in graph.nodes():
             match node:
                 case Node(op=ops.BatchNormalization()):
-                    linear = producer_of(node.operands[0], ops.Conv, ops.Gemm)
+                    linear = producer_of(node.operands[0], ops.Conv, ops.ConvTranspose, ops.Gemm)
                     gamma, beta = node.operands[1].data, node.operands[2].data
                     if linear is not None and gamma is not None and beta is not None:
                         spread = _DEVIATIONS * np.abs(gamma.astype(np.float64))

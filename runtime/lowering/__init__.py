@@ -15,6 +15,7 @@ from qcompiler.runtime.lowering import (  # noqa: F401  # registers the rules
     float_elementwise,
     float_linear,
     float_pooling,
+    float_transposed,
     integer_linear,
     observation,
     pooling,

@@ -29,10 +29,17 @@ _WORTH_CUTTING = 8
 def lower_conv(lowering: Lowering, node: Node, op: Conv) -> None:
     """A kernel of its own for one input channel a group; a 1x1 window over whole images is one long row."""
     x, weight = lowering.buffer(node.operands[0]), lowering.buffer(node.operands[1])
+    bias = _bias(lowering, node, weight.shape[0])
+    lower_windows(lowering, node, op, x, weight, bias, lowering.result(node.result))
+
+
+def lower_windows(
+    lowering: Lowering, node: Node, op: Conv, x: Buffer, weight: Buffer, bias: Buffer, out: Buffer
+) -> None:
+    """Emit the convolution `op` of these operands for `node`."""
     rank = len(x.shape) - 2
     if rank > 2:
         raise lowering.unsupported(node, f"it has {rank} spatial axes, the kernels take 1 or 2")
-    out = lowering.result(node.result)
     cout, per_group = weight.shape[0] // op.group, weight.shape[1]
     size, result_size = (1, *x.shape[2:])[-2:], (1, *out.shape[2:])[-2:]
     geometry = dict(zip(kernels.WINDOW_WORDS, (per_group, *size, *result_size), strict=False))
@@ -43,7 +50,7 @@ def lower_conv(lowering: Lowering, node: Node, op: Conv) -> None:
         geometry[f"{name}_h"], geometry[f"{name}_w"] = (1, *values)[-2:]
     if _is_pointwise(geometry):  # pixels need no rows
         geometry |= {"height": 1, "width": math.prod(size), "out_height": 1, "out_width": math.prod(result_size)}
-    words: dict[str, Operand] = {"x": x, "weights": weight, "bias": _bias(lowering, node, op.group * cout), "out": out}
+    words: dict[str, Operand] = {"x": x, "weights": weight, "bias": bias, "out": out}
     words |= clamp_words(op.clamp)
     if per_group == 1 and op.group > 1:
         _emit_depthwise(lowering, node, words, geometry, x.shape[0], op.group, cout)

@@ -66,6 +66,43 @@ def window(b: Builder, attributes: dict[str, Any], spatial: Shape, kernel: Seque
             raise ValueError("the window does not fit")
 
 
+@maker(1.5)
+def _conv_transpose(b: Builder) -> str | None:
+    x = b.pick(images)
+    if x is None:
+        return None
+    channels, spatial = b.pool[x][1], b.pool[x][2:]
+    n = len(spatial)
+    group = b.random.choice([1, 1, 1, b.random.choice([g for g in range(1, channels + 1) if channels % g == 0])])
+    kernel = [b.random.choice([1, 2, 2, 3, 4, 5]) for _ in spatial]
+    attributes: dict[str, Any] = {"group": group} if group > 1 else {}
+    if b.chance(0.8):
+        attributes["strides"] = [b.random.choice([1, 2, 2, 3]) for _ in spatial]
+    strides = attributes.get("strides", [1] * n)
+    if b.chance(0.2):
+        attributes["dilations"] = [b.random.choice([1, 2, 3]) for _ in spatial]
+    way = b.random.choice(["none", "pads", "auto", *(["shape"] if b.opset >= 11 else [])])  # onnx infers it wrongly before
+    if way == "auto":
+        attributes["auto_pad"] = b.random.choice(["SAME_UPPER", "SAME_LOWER", "VALID"])
+    elif b.chance(0.4):
+        attributes["output_padding"] = [b.random.randrange(stride) for stride in strides]
+    if way == "pads":
+        attributes["pads"] = [b.random.randrange((k + 1) // 2 + 1) for k in (*kernel, *kernel)]
+    elif way == "shape":
+        attributes["output_shape"] = [
+            max(1, (size - 1) * stride + k - b.random.choice([0, 1, 2]))
+            for size, stride, k in zip(spatial, strides, kernel, strict=True)
+        ]
+    if way == "auto" and any(stride > k for stride, k in zip(strides, kernel, strict=True)):
+        raise ValueError("there are fewer positions than SAME asks for, about which onnx and its runtimes differ")
+    per_group = b.random.choice([1, 1, 2, 3]) if group > 1 else b.random.choice([1, 3, 4, 8, 16, 17, 33])
+    weight = b.normal((channels, per_group, *kernel), (channels // group * math.prod(kernel)) ** -0.5)
+    inputs = [x, b.const(weight)]
+    if b.chance(0.6):
+        inputs.append(b.const(b.normal((group * per_group,), 0.3)))
+    return b.one("ConvTranspose", *inputs, **attributes)
+
+
 @maker(0.5)
 def _conv_with_a_known_filter(b: Builder) -> str | None:
     fits = [
