@@ -150,13 +150,23 @@ def float_of_s64(builder: ir.IRBuilder, value: ir.Value) -> ir.Value:
 def int_dequantize32(operands: int, share: int, shares: int) -> None:
     """`int.dequantize` of s32; flip is 0."""
     x, scales, zero_points = load_s64(operands, 0), load_s64(operands, 1), load_s64(operands, 2)
-    out, count, channels = load_s64(operands, 3), load_s64(operands, 4), load_s64(operands, 5)
-    inner = load_s64(operands, 6)
-    start, end = share_range(count, share, shares)
-    for i in range(start, end):
-        channel = (i // inner) % channels
-        difference = load_s32(x, i) - load_s32(zero_points, channel)
-        store_f32(out, i, float_of_s64(difference) * load_f32(scales, channel))
+    out, channels, inner = load_s64(operands, 3), load_s64(operands, 5), load_s64(operands, 6)
+    position, end = share_range(load_s64(operands, 4), share, shares)
+    while position < end:
+        row = position // inner
+        channel = row % channels
+        # One row; or, where an element is a row, the rows up to the last channel.
+        n = min(channels - channel if inner == 1 else (row + 1) * inner - position, end - position)
+        source, target = x + 4 * position, out + 4 * position
+        if inner == 1:
+            for i in range(n):
+                difference = load_s32(source, i) - load_s32(zero_points, channel + i)
+                store_f32(target, i, float_of_s64(difference) * load_f32(scales, channel + i))
+        else:
+            scale, zero_point = load_f32(scales, channel), load_s32(zero_points, channel)
+            for i in range(n):
+                store_f32(target, i, float_of_s64(load_s32(source, i) - zero_point) * scale)
+        position += n
 
 
 @kernel("int_lut8", words=("x", "table", "out", "count"))
