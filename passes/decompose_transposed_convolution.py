@@ -74,7 +74,9 @@ class DecomposeTransposedConvolution(RewritePass[Transposed]):
             x = graph.add_node(image, [x], name=f"{name}.image", before=node).result
         parameters = [graph.add_constant(filters, f"{name}.filters")]
         if bias:
-            parameters.append(graph.add_constant(phase_bias(np.asarray(bias[0].data), op.group, axes), f"{name}.biases"))
+            parameters.append(
+                graph.add_constant(phase_bias(np.asarray(bias[0].data), op.group, axes), f"{name}.biases")
+            )
         node.op = ops.Conv(
             strides=(1,) * len(axes),
             pads=(*(axis.pads[0] for axis in axes), *(axis.pads[1] for axis in axes)),

@@ -26,7 +26,9 @@ class Folding:
 @register_pass
 @dataclass(frozen=True)
 class FoldBatchNorm(RewritePass[Folding]):
-    """Fold batch normalization, and sums and products with per-channel constants, into the conv, conv_transpose or gemm before.
+    """Fold batch normalization, and sums and products with per-channel constants, into the layer before.
+
+    A layer is a conv, conv_transpose or gemm.
 
     Why: at inference they are a scale and a shift per channel, which weights and bias take for nothing.
 

@@ -1,9 +1,9 @@
 """A transposed convolution as an ordinary one, by output phases; shared by the pass and the float kernels' lowering.
 
 Output position ``o = s·q + r`` along an axis of stride s is of *phase* r. It sums the products of taps k and input
-positions i with ``i·s + k·d = o + pad``, d the dilation. So tap k belongs to the one phase ``r = (k·d − pad) mod s``, and
-meets the input at ``i = q − (k·d − pad − r) / s``: each phase is a convolution of stride 1 over some of the taps, and all
-of them are one convolution with s filters a channel, over the window that covers their taps. A filter is zero where
+positions i with ``i·s + k·d = o + pad``, d the dilation. So tap k belongs to one phase, ``r = (k·d − pad) mod s``, and
+meets the input at ``i = q − (k·d − pad − r) / s``: each phase is a convolution of stride 1 over some of the taps, and
+all of them are one convolution with s filters a channel, over the window that covers their taps. A filter is zero where
 its phase has no tap. The s results of a channel at q are neighbours in the output, as `depth_to_space` has it.
 """
 
@@ -56,9 +56,10 @@ def transposed_axes(
     op: ConvTranspose, spatial: Sequence[Dim], kernel: Sequence[Dim], wanted: Sequence[Dim]
 ) -> list[PhaseAxis]:
     """All axes, for input, kernel and output of these spatial sizes."""
+    sizes = [[static_dim(dim, "a spatial axis") for dim in dims] for dims in zip(spatial, kernel, wanted, strict=True)]
     return [
-        phase_axis(*(static_dim(dim, f"axis {i}") for dim in dims), op.pads[i])
-        for i, dims in enumerate(zip(spatial, kernel, wanted, op.strides, op.dilations, strict=True))
+        phase_axis(size, taps, out, op.strides[i], op.dilations[i], op.pads[i])
+        for i, (size, taps, out) in enumerate(sizes)
     ]
 
 

@@ -14,7 +14,14 @@ from qcompiler.suggestions import did_you_mean
 
 _CLEAN = ("fold-constants", "remove-identities", "common-subexpressions", "dead-code")
 _FOLD = ("replace-division", "matmul-to-gemm", "record-batch-norm", "fold-batch-norm", "fold-pad", "fuse-activation")
-_QUANTIZE = ("decompose-transposed-convolution", "insert-observers", "calibrate", "propagate-ranges", "quantize", "prove-accumulators")
+_QUANTIZE = (
+    "decompose-transposed-convolution",
+    "insert-observers",
+    "calibrate",
+    "propagate-ranges",
+    "quantize",
+    "prove-accumulators",
+)
 _CHANNELS_LAST = ("assign-layout", "sink-transposes", "absorb-transposes", "remove-identities", "dead-code")
 _CHECK = ("prove-accumulators", "verify-integer")
 

@@ -49,7 +49,8 @@ def _interleaving(batch: int, channels: int, axes: Sequence[PhaseAxis], group: i
     """From [n, phases..., c, positions...], with groups [n, c, phases..., positions...], to [n, c, axes...]."""
     positions, phases = [f"q{i}" for i in range(len(axes))], [f"r{i}" for i in range(len(axes))]
     sizes = {"n": batch, "c": channels}
-    sizes |= {f"q{i}": axis.count for i, axis in enumerate(axes)} | {f"r{i}": axis.phases for i, axis in enumerate(axes)}
+    for position, phase, axis in zip(positions, phases, axes, strict=True):
+        sizes |= {position: axis.count, phase: axis.phases}
     source = ["n", *(["c", *phases] if group > 1 else [*phases, "c"]), *positions]
     steps = dict(zip(source, contiguous_steps([sizes[part] for part in source]), strict=True))
     target = ["n", "c", *(part for pair in zip(positions, phases, strict=True) for part in pair)]

@@ -87,14 +87,14 @@ def conv_transpose(op: ConvTranspose, x: Real, weight: Real, bias: Real | None =
     filters = weight.reshape(group, cin // group, per_group, *kernel)
     for sample, image in enumerate(x.reshape(x.shape[0], group, cin // group, -1)):
         for tap in np.ndindex(*kernel):
-            products = filters[(..., *tap)].swapaxes(1, 2) @ image
-            places = [
+            products = filters[:, :, :, *tap].swapaxes(1, 2) @ image
+            places = tuple(
                 slice(k * d, k * d + s * n, s)
                 for k, d, s, n in zip(tap, op.dilations, op.strides, x.shape[2:], strict=True)
-            ]
-            result[(sample, ..., *places)] += products.reshape(group, per_group, *x.shape[2:])
-    kept = [slice(p, p + n) for p, n in zip(op.pads[:rank], size, strict=True)]
-    y = result.reshape(x.shape[0], group * per_group, *every)[(..., *kept)]
+            )
+            result[sample][:, :, *places] += products.reshape(group, per_group, *x.shape[2:])
+    kept = tuple(slice(p, p + n) for p, n in zip(op.pads[:rank], size, strict=True))
+    y = result.reshape(x.shape[0], group * per_group, *every)[:, :, *kept]
     if bias is not None:
         y = y + bias.reshape(-1, *[1] * rank)
     return clamped(y, op.clamp)

@@ -81,7 +81,9 @@ def _conv_transpose(b: Builder) -> str | None:
     strides = attributes.get("strides", [1] * n)
     if b.chance(0.2):
         attributes["dilations"] = [b.random.choice([1, 2, 3]) for _ in spatial]
-    way = b.random.choice(["none", "pads", "auto", *(["shape"] if b.opset >= 11 else [])])  # onnx infers it wrongly before
+    way = b.random.choice(
+        ["none", "pads", "auto", *(["shape"] if b.opset >= 11 else [])]
+    )  # onnx infers it wrongly before
     if way == "auto":
         attributes["auto_pad"] = b.random.choice(["SAME_UPPER", "SAME_LOWER", "VALID"])
     elif b.chance(0.4):

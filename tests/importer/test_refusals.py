@@ -26,6 +26,7 @@ CONSTANTS = {
     "pieces": np.array([1, 1]),
     "two_fives": np.array([5, 5]),
     "same": np.array([0, 0]),
+    "square": np.ones((3, 3, 3, 3), np.float32),
 }
 
 
@@ -48,11 +49,14 @@ def node(op_type, inputs, **attributes):
         (node("Split", "x", axis=0), 17, "the axis to split has the symbolic size N; fix it with --dim N=SIZE"),
         (node("Squeeze", "x zero"), 17, "it removes the symbolic axis 0 .*--dim N=1"),
         (node("Conv", "x wide", auto_pad="SAME_UPPER"), 17, "auto_pad=SAME_UPPER with the symbolic size W"),
+        (node("ConvTranspose", "x wide", auto_pad="SAME_LOWER"), 17, "auto_pad=SAME_LOWER with the symbolic size W"),
+        (node("ConvTranspose", "x wide", output_shape=[4, 9]), 17, "output_shape with the symbolic size W"),
+        (node("ConvTranspose", "x x"), 17, "its weight is computed at run time; only constant weights are supported"),
         (node("GlobalMaxPool", "x"), 17, "the spatial size .* is symbolic"),
     ],
 )
 def test_a_form_that_is_not_there(model, made, opset, message):
-    constants = CONSTANTS | {"wide": np.ones((2, 3, 1, 3), np.float32)}
+    constants = CONSTANTS | {"wide": np.ones((3, 3, 1, 3), np.float32)}
     width = "W" if "symbolic size W" in message or "spatial size" in message else 4
     source = model([made], {"x": ("N", 3, 4, width)}, constants, opset=opset)
     with pytest.raises(UnsupportedOpError, match=rf"{made.op_type} 'n': .*{message}"):
@@ -60,10 +64,16 @@ def test_a_form_that_is_not_there(model, made, opset, message):
 
 
 @pytest.mark.parametrize(
-    "made", [node("Conv", "x wide"), node("MaxPool", "x", kernel_shape=[2, 2, 2]), node("GlobalMaxPool", "x")]
+    "made",
+    [
+        node("Conv", "x wide"),
+        node("ConvTranspose", "x wide"),
+        node("MaxPool", "x", kernel_shape=[2, 2, 2]),
+        node("GlobalMaxPool", "x"),
+    ],
 )
 def test_windows_along_three_axes(model, made):
-    source = model([made], {"x": ("N", 3, 4, 4, 4)}, {"wide": np.ones((2, 3, 2, 2, 2), np.float32)})
+    source = model([made], {"x": ("N", 3, 4, 4, 4)}, {"wide": np.ones((3, 3, 2, 2, 2), np.float32)})
     with pytest.raises(UnsupportedOpError, match=rf"{made.op_type} 'n': 3 spatial axes; windows slide along 1 or 2"):
         import_model(source)
 
@@ -72,6 +82,11 @@ def test_windows_along_three_axes(model, made):
     ("made", "message"),
     [
         (node("Conv", "x w3"), r"input \[2, 3, 4, 4\] and weight \[3, 3, 3\] differ in rank"),
+        (
+            node("ConvTranspose", "x square", output_shape=[4, 7]),
+            r"output_shape=\[4, 7\]; axis 1 has 6 positions at most",
+        ),
+        (node("ConvTranspose", "x square", output_padding=[1]), r"output_padding=\[1\]; 2 spatial axes need 2 values"),
         (node("Gemm", "x w"), r"A has shape \[2, 3, 4, 4\], expected two axes"),
         (node("Pad", "x pads1"), "1 pads for 4 axes; a begin and an end each are needed"),
         (node("Slice", "x zero one one zero"), "the step along axis 1 is 0"),

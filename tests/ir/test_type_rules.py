@@ -83,6 +83,8 @@ def result_of(body: str, stage: str = "float") -> str:
     return f"{last.results[-1].type.dtype}{list(last.results[-1].type.shape)}"
 
 
+UP = "%y = conv_transpose(%x, %w) {strides=[1], dilations=[1], output_padding=[0]"
+MORE = "output_padding=[1, 0], group=2"
 AT = "strides=[2, 1], pads=[1, 0, 1, 2], dilations=[1, 2]"
 
 
@@ -94,8 +96,7 @@ AT = "strides=[2, 1], pads=[1, 0, 1, 2], dilations=[1, 2]"
             "f32['N', 8, 5, 7]",
         ),
         (
-            f"input %x: f32[N,4,9,9] const %w: f32[4,4,3,3] = ONES "
-            f"%y = conv_transpose(%x, %w) {{{AT}, output_padding=[1, 0], group=2}}",
+            f"input %x: f32[N,4,9,9] const %w: f32[4,4,3,3] = ONES %y = conv_transpose(%x, %w) {{{AT}, {MORE}}}",
             "f32['N', 8, 18, 11]",
         ),
         ("input %x: f32[N,5,3] const %w: f32[1,3] = [1,2,3] %y = gemm(%x, %w)", "f32['N', 5, 1]"),
@@ -130,6 +131,17 @@ def test_shapes(body: str, expected: str):
         ("input %x: f32[N,4] %y = reshape(%x) {shape=[4]}", "sizes differ"),
         ("input %x: f32[N,M] %y = reshape(%x) {shape=[4]}", "the product of the symbolic dimensions N and M"),
         ("input %x: f32[N,4] %y = pad(%x) {pads=[1, 0, 0, 0]}", "symbolic dimension N; it has to be a number"),
+        (f"input %x: f32[N,3,2] const %w: f32[3,1,1] = [1,2,3] {UP}, pads=[1, 1]}}", "pads 1 and 1 leave nothing of 2"),
+        (
+            f"input %x: f32[N,3,2] const %w: f32[3,1,1] = [1,2,3] {UP}, pads=[0, 0], group=2}}",
+            "group=2 does not divide 3",
+        ),
+        (
+            f"input %x: f32[N,2,2] const %w: f32[3,1,1] = [1,2,3] {UP}, pads=[0, 0]}}",
+            "2 input channels .* weights for 3",
+        ),
+        (f"input %x: f32[N,3,2] const %w: f32[3,1,1] = [1,2,3] {UP}, pads=[0]}}", "1 spatial axes need 1 kernel sizes"),
+        (f"input %x: f32[N,3,2] const %w: f32[3,1,1] = [1,2,3] {UP}, pads=[-1, 0]}}", "out of range"),
         ("input %x: f32[N,4] input %z: f32[M,4] %y = add(%x, %z)", "do not broadcast: N against M"),
         ("input %x: f32[2,4] %y = slice(%x) {axes=[1], starts=[2], counts=[3], steps=[1]}", "lie outside axis 1"),
         (

@@ -16,6 +16,7 @@ WINDOW = (3, 3), (1, 1), (1, 1, 1, 1), (1, 1)  # kernel, strides, pads, dilation
 PASSES = [
     "remove-identities", "fold-constants", "common-subexpressions", "dead-code", "recognize-activations",
     "replace-division", "matmul-to-gemm", "fold-batch-norm", "fold-pad", "fuse-activation", "sink-transposes",
+    "decompose-transposed-convolution",
 ]  # fmt: skip
 PERMS = [(0, 2, 3, 1), (0, 3, 1, 2), (0, 1, 2, 3), (1, 0, 2, 3)]
 UNARY = [
@@ -102,6 +103,18 @@ def _conv(draw: st.DrawFn, graph: Graph, x: Value, _: list[Value]) -> Value:
     return graph.add_node(op, [x, scale.result, *bias]).result
 
 
+def _conv_transpose(draw: st.DrawFn, graph: Graph, x: Value, _: list[Value]) -> Value:
+    group, (stride, pads, padding) = draw(st.sampled_from([1, 3])), draw(st.sampled_from([(1, 1, 0), (2, 3, 1)]))
+    weight = _constant(draw, graph, (3, 3 // group, 3, 3))
+    scale = graph.add_node(ops.Mul(), [weight, graph.add_constant(np.array(1 / 16, np.float32), "scale")])
+    constant = draw(st.booleans())
+    if constant:
+        scaled = graph.add_constant(np.asarray(weight.data) / np.float32(16), "filters")
+    op = ops.ConvTranspose((stride, stride), (pads,) * 2 + (stride,) * 2, (1, 1), (padding, padding), group)
+    bias = [_constant(draw, graph, (3,))] if draw(st.booleans()) else []
+    return graph.add_node(op, [x, scaled if constant else scale.result, *bias]).result
+
+
 def _matmul(draw: st.DrawFn, graph: Graph, x: Value, _: list[Value]) -> Value:
     return graph.add_node(ops.MatMul(), [x, _constant(draw, graph, (3, 3))]).result
 
@@ -123,7 +136,7 @@ def _concat(draw: st.DrawFn, graph: Graph, x: Value, values: list[Value]) -> Val
 
 STEPS: list[Callable[[st.DrawFn, Graph, Value, list[Value]], Value]] = [
     _unary, _unary, _bound, _bound, _transpose, _transpose, _transpose, _arithmetic, _arithmetic, _binary, _gate,
-    _swish, _conv, _conv, _matmul, _batch_norm, _reshape_and_back, _concat,
+    _swish, _conv, _conv, _conv_transpose, _matmul, _batch_norm, _reshape_and_back, _concat,
 ]  # fmt: skip
 
 

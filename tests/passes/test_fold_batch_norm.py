@@ -32,6 +32,33 @@ def test_into_a_conv(apply):
     """)
 
 
+@pytest.mark.parametrize(
+    ("group", "weight", "folded"), [(1, "f32[2,2,1]", [1, 12, 3, 24]), (2, "f32[2,1,2]", [1, 2, 18, 24])]
+)
+def test_into_a_transposed_convolution(apply, group, weight, folded):
+    """Output channels are the weight's second axis, in each group."""
+    line = (
+        f"conv_transpose(%x, %w{{}}) {{{{strides=[2], pads=[0, 0], dilations=[1], output_padding=[0], group={group}}}}}"
+    )
+    outcome = apply(
+        "fold-batch-norm",
+        f"""
+        input %x: f32[N,2,3]
+        const %w: {weight} = [1, 2, 3, 4]
+        %c = {line.format("")}
+        {BATCH_NORM}
+        output y = %n
+        """,
+    )
+    assert outcome.equals(f"""
+        input %x: f32[N,2,3]
+        const %w: {weight} = {folded}
+        const %c.bias: f32[2] = [9, 26]
+        %c = {line.format(", %c.bias")}
+        output y = %c
+    """)
+
+
 def test_into_a_gemm_without_bias(apply):
     outcome = apply(
         "fold-batch-norm",

@@ -2,6 +2,7 @@ import pytest
 
 PRODUCERS = [
     "conv(%x, %w) {strides=[1], pads=[0, 0], dilations=[1]}",
+    "conv_transpose(%x, %w) {strides=[2], pads=[0, 0], dilations=[1], output_padding=[0]}",
     "gemm(%x, %g)",
     "add(%x, %x)",
     "sub(%x, %two)",

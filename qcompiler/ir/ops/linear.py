@@ -83,9 +83,7 @@ class ConvTranspose(Op):
             raise VerifyError(f"group={self.group} does not divide {cin} input channels")
         check_bias(operands, 2, per_group * self.group)
         check_clamp(self.clamp)
-        spatial = transposed_output(
-            x.shape[2:], kernel, self.strides, self.dilations, self.pads, self.output_padding
-        )
+        spatial = transposed_output(x.shape[2:], kernel, self.strides, self.dilations, self.pads, self.output_padding)
         return (TensorType(x.dtype, (x.shape[0], per_group * self.group, *spatial)),)
 
 
