@@ -3,7 +3,11 @@
 Its plan (`qcompiler.runtime.kernels.convolution_plan`) divides the output into *units*: pixels, or rows of pixels.
 A block of units is staged into the share's scratch (or read in place), so that every output pixel finds its
 activations as runs at the offsets `rows[pixel] + runs[i]`. For a matrix unit and few pixels they are then collected
-into the order in which it reads them, where each step is a run. The tiles of output channels go over the block.
+into the order in which it reads them, where each step is a run. The tiles of output channels go over the block, and
+over some of the runs, those in which a tile has weights other than zero.
+
+Pixels lie at one distance in the output within a *segment*: a whole block, or, where each row of pixels becomes a row
+of blocks of pixels, a unit.
 """
 
 from qcompiler.runtime.codegen.rescale import PARAMETERS, RESIDUAL_PARAMETERS
@@ -16,9 +20,10 @@ from qcompiler.runtime.kernels.rows import collect_steps, stage_padded_rows, sta
 IN_PLACE, PIXELS, SAMPLED_ROWS, PADDED_ROWS = range(4)
 """Staging: none; neighbouring pixels; every `column_step`-th pixel of rows (1x1 with stride); rows with borders."""
 
-TILE_WORDS = 9
+TILE_WORDS = 13
 """s64 of a tile's entry: variant, pixels, fewest pixels, output offset, weights offset, records offset, input offset,
-bytes of a pixel if they are fewer than the tile's (else 0), bytes of a pixel in the tile."""
+bytes of a pixel if they are fewer than the tile's (else 0), bytes of a pixel in the tile, first of its runs, number of
+them, bytes of each, bytes of a matrix unit's step."""
 
 PARTIAL_BYTES = 4096
 """At the start of a share's scratch, room for a tile that is wider than the output, and for its residuals."""
@@ -50,16 +55,17 @@ WORDS = (
     "unit_pixels",
     "tile_count",
     "run_count",
-    "run_bytes",
+    "step_bytes",
     "panel_bytes",
     "panels_bytes",
     "staged_run_count",
     "staged_run_bytes",
     "register_rows",
-    "register_bytes",
     "image_bytes",
     "unit_bytes",
     "out_stride",
+    "out_unit_bytes",
+    "segment_pixels",
     "cin",
     "column_step",
     "height",
@@ -82,11 +88,11 @@ def int_conv(operands: int, share: int, shares: int) -> None:  # noqa: C901, PLR
     x, residual, out, weights, records, tiles, runs, scratch = _load_words(operands)[:8]
     scratch_bytes, share_limit, by_tiles, staging, flip_in, zp_in, item_bytes = _load_words(operands)[17:24]
     units, image_units, block_units, unit_pixels = _load_words(operands)[24:28]
-    tile_count, run_count, run_bytes, panel_bytes, panels_bytes = _load_words(operands)[28:33]
-    staged_run_count, staged_run_bytes, register_rows, register_bytes = _load_words(operands)[33:37]
-    image_bytes, unit_bytes, out_stride = _load_words(operands)[37:40]
-    cin, column_step, height, row_items, row_step, window_rows = _load_words(operands)[40:46]
-    pad_top, pad_left, pad_right = _load_words(operands)[46:]
+    tile_count, run_count, step_bytes, panel_bytes, panels_bytes = _load_words(operands)[28:33]
+    staged_run_count, staged_run_bytes, register_rows = _load_words(operands)[33:36]
+    image_bytes, unit_bytes, out_stride, out_unit_bytes, segment_pixels = _load_words(operands)[36:41]
+    cin, column_step, height, row_items, row_step, window_rows = _load_words(operands)[41:47]
+    pad_top, pad_left, pad_right = _load_words(operands)[47:]
     rows = runs + 8 * run_count
     staged_runs = rows + 8 * block_units * unit_pixels
 
@@ -104,7 +110,7 @@ def int_conv(operands: int, share: int, shares: int) -> None:  # noqa: C901, PLR
     panels = partial + PARTIAL_BYTES
     stage = panels + panels_bytes
 
-    begin_tiles(register_rows, register_bytes)
+    register_bytes = 0
     while unit < last_unit:
         image, local = unit // image_units, unit % image_units
         count = min(block_units, last_unit - unit, image_units - local)
@@ -140,43 +146,51 @@ def int_conv(operands: int, share: int, shares: int) -> None:  # noqa: C901, PLR
                 staged_runs,
                 staged_run_count,
                 staged_run_bytes,
-                run_bytes,
+                step_bytes,
                 panel_bytes,
             )
             base = panels
-        block_out = out + unit * unit_pixels * out_stride
+        block_out = out + unit * out_unit_bytes
         for t in range(first_tile, last_tile):
             entry = tiles + t * (8 * TILE_WORDS)
             variant, full, least = load_s64(entry, 0), load_s64(entry, 1), load_s64(entry, 2)
             tile_out = block_out + load_s64(entry, 3)
             valid, width = load_s64(entry, 7), load_s64(entry, 8)
-            pixel = 0
+            tile_runs = runs + 8 * load_s64(entry, 9)
+            if register_bytes != load_s64(entry, 12):
+                register_bytes = load_s64(entry, 12)
+                begin_tiles(register_rows, register_bytes)
+            pixel, first, last = 0, 0, min(segment_pixels, pixels)
             while pixel < pixels:
-                left = pixels - pixel
+                if pixel == last:
+                    first, last = last, min(last + segment_pixels, pixels)
+                    tile_out += out_unit_bytes
+                left = last - pixel
                 repeats, single, step = left // full, 0, full
                 if left < full:
                     repeats = 1
-                    if 3 * left >= least and pixels >= least:  # move back over pixels that are done already
+                    if 3 * left >= least and last - first >= least:  # move back over pixels that are done already
                         step = max(left, least)
-                        pixel = pixels - step
+                        pixel = last - step
                     else:
                         repeats, single, step = left, 1, 1
-                target, stride, residual_distance = tile_out + pixel * out_stride, out_stride, residual - out
+                target, stride = tile_out + (pixel - first) * out_stride, out_stride
+                residual_distance = residual - out
                 if valid:
-                    repeats, target, stride, residual_distance = 1, partial, width, PARTIAL_RESIDUALS
                     if residual:
-                        source = tile_out + pixel * out_stride + residual - out
                         for m in range(step):
-                            copy_bytes(partial + PARTIAL_RESIDUALS + m * width, source + m * out_stride, valid)
+                            own = target + residual_distance + m * out_stride
+                            copy_bytes(partial + PARTIAL_RESIDUALS + m * width, own, valid)
+                    repeats, target, stride, residual_distance = 1, partial, width, PARTIAL_RESIDUALS
                 matrix_tiles(
                     variant + single,
                     repeats,
                     step,
                     base + load_s64(entry, 6),
                     rows + 8 * pixel,
-                    runs,
-                    run_count,
-                    run_bytes,
+                    tile_runs,
+                    load_s64(entry, 10),
+                    load_s64(entry, 11),
                     weights + load_s64(entry, 4),
                     register_rows,
                     register_bytes,
@@ -188,7 +202,7 @@ def int_conv(operands: int, share: int, shares: int) -> None:  # noqa: C901, PLR
                 )
                 if valid:
                     for m in range(step):
-                        copy_bytes(tile_out + (pixel + m) * out_stride, partial + m * width, valid)
+                        copy_bytes(tile_out + (pixel - first + m) * out_stride, partial + m * width, valid)
                 pixel += repeats * step
         unit += count
     end_tiles()

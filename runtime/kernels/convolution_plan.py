@@ -7,6 +7,9 @@ The lowering makes an instruction of a plan: buffers for the words "x", "residua
 "scratch", constants for those in `plan.constants`, and the integers as they are. A primitive reads bytes as u8 or as
 s8; activations that are the other get 128 added to, or taken from, both their values (a flipped top bit, while staging)
 and their zero point (in the bias).
+
+With `blocks` the result is that of the convolution and a `depth_to_space` (mode DCR) of it: output channels are (row,
+column, channel) of a block of pixels, and each tile has channels of one place in the block.
 """
 
 import math
@@ -85,9 +88,11 @@ class PackedConv:
         per_group: input channels of a group.
         kernel: (kh, kw); with `dilations`.
         runs: number of runs of a pixel; run_items: activations of each, without padding.
-        choice: the widest tile, and whether activations are collected.
+        choice: the widest tile, and whether activations are collected: then into `steps` of `step_bytes`, else 0.
         is_narrow: packed for `Primitive.narrow`.
         pair_sum: what decided that, where there is such a form: see `pair_proof`.
+        blocks: rows and columns of pixels that an output pixel becomes.
+        places: s64[tile], row · columns + column in the block of each tile's channels.
     """
 
     isa: str
@@ -105,6 +110,10 @@ class PackedConv:
     runs: int
     run_items: int
     choice: TileChoice
+    steps: int
+    step_bytes: int
+    blocks: tuple[int, int]
+    places: S64
     is_narrow: bool = False
     pair_sum: int | None = None
 
@@ -114,8 +123,13 @@ class PackedConv:
 
     @property
     def run_bytes(self) -> int:
-        """Bytes of a run as the tiles read it: whole groups."""
+        """Bytes of a run of staged activations: whole groups."""
         return round_up(self.run_items * self.primitive.activation_bytes, 4)
+
+    @property
+    def pixel_bytes(self) -> int:
+        """Bytes of an output pixel."""
+        return self.cout // math.prod(self.blocks) * self.epilogue.itemsize
 
     @cached_property
     def primitive(self) -> Primitive:
@@ -160,7 +174,13 @@ class PackedConv:
             "flip_in": self.flip_in,
             "zp_in": self.zp_in,
             "tile_count": tile_count,
-            "out_stride": self.cout * self.epilogue.itemsize,
+            "run_count": self.steps or self.runs,
+            "step_bytes": self.step_bytes,
+            "panel_bytes": geometry.panel_bytes,
+            "panels_bytes": geometry.panels_bytes,
+            "staged_run_count": self.runs,
+            "staged_run_bytes": self.run_bytes,
+            "register_rows": geometry.register_rows,
             "cin": self.cin,
         }
         constants: dict[str, AnyArray] = {
@@ -169,7 +189,8 @@ class PackedConv:
             "tiles": geometry.tiles(),
             "offsets": geometry.offsets(),
         }
-        out_shape = (batch, geometry.out_height, geometry.out_width, self.cout)
+        rows, columns = self.blocks
+        out_shape = (batch, geometry.out_height * rows, geometry.out_width * columns, self.cout // (rows * columns))
         return KernelPlan("int_conv", constants, integers, scratch * shares, shares, cost, out_shape)
 
 
@@ -184,6 +205,12 @@ def _register_bytes(run_bytes: int) -> int:
         if run_bytes % (4 * count) == 0:
             return run_bytes // count
     return ROW_BYTES
+
+
+def _collected_steps(collected_bytes: int) -> tuple[int, int]:
+    """Steps of a matrix unit over all runs of a pixel, and bytes of each."""
+    step_bytes = _register_bytes(collected_bytes)
+    return -(-collected_bytes // step_bytes), step_bytes
 
 
 _MACS_PER_NS = {
@@ -234,6 +261,11 @@ class _Geometry:
         return self.window == (1, 1) and self.strides == (1, 1) and not any(self.pads)
 
     @cached_property
+    def flat(self) -> bool:
+        """Rows of pixels follow one another in input and output alike, so that they need not be told apart."""
+        return self.pointwise and self.conv.blocks == (1, 1)
+
+    @cached_property
     def staging(self) -> int:
         conv, p = self.conv, self.conv.primitive
         if p.activation_bytes == 1 and not conv.flip_in and conv.run_items % p.group == 0 and not any(self.pads):
@@ -246,7 +278,7 @@ class _Geometry:
 
     @cached_property
     def unit_pixels(self) -> int:
-        return 1 if self.pointwise else self.out_width
+        return 1 if self.flat else self.out_width
 
     @cached_property
     def units(self) -> int:
@@ -254,7 +286,7 @@ class _Geometry:
 
     @cached_property
     def image_units(self) -> int:
-        return self.units if self.pointwise else self.out_height
+        return self.units if self.flat else self.out_height
 
     @cached_property
     def pitch(self) -> int:
@@ -275,7 +307,7 @@ class _Geometry:
             one, two = self.stage_bytes(1), self.stage_bytes(2)
             room = COLLECTED_STAGE_BYTES if self.conv.choice.collected else STAGE_BYTES
             largest = min(largest, max(0, room - one) // (two - one) + 1)
-        if self.pointwise:
+        if self.flat:
             largest = max(BLOCK_PIXELS, largest // BLOCK_PIXELS * BLOCK_PIXELS)
         return min(largest, self.image_units)
 
@@ -285,7 +317,8 @@ class _Geometry:
         if self.conv.primitive.matrix_unit is None:
             return ROWS
         width, registers = self.unit_pixels, self.conv.tile_registers
-        if self.pointwise or self.staging == SAMPLED_ROWS or self.conv.choice.collected:  # they have one distance
+        at_one_distance = self.flat or (self.staging == SAMPLED_ROWS and self.conv.blocks == (1, 1))
+        if at_one_distance or self.conv.choice.collected:
             pixels = self.block_units * width
             tiles = -(-pixels // (registers * ROWS))
             return max(_LEAST_ROWS, -(-pixels // (registers * tiles)))
@@ -293,18 +326,16 @@ class _Geometry:
         return max(divisors, default=ROWS)
 
     def tiles(self) -> S64:
-        """The tiles with the pixels that they have here."""
-        if self.conv.primitive.matrix_unit is None:
-            return self.conv.tiles
-        entries = self.conv.tiles.copy()
-        entries[:, 1] = entries[:, 1] // ROWS * self.register_rows
-        return aligned(entries).view(np.int64).reshape(entries.shape)
-
-    @cached_property
-    def steps(self) -> int:
-        """Steps of a matrix unit in all runs of a pixel that are collected, else 0."""
+        """The tiles with the pixels that they have here, and their places in the output."""
         conv = self.conv
-        return -(-conv.runs * conv.run_bytes // self.step_bytes) if conv.choice.collected else 0
+        if conv.primitive.matrix_unit is None and conv.blocks == (1, 1):
+            return conv.tiles
+        entries = conv.tiles.copy()
+        if conv.primitive.matrix_unit is not None:
+            entries[:, 1] = entries[:, 1] // ROWS * self.register_rows
+        row, column = np.divmod(conv.places, conv.blocks[1])
+        entries[:, 3] += (row * self.out_width * conv.blocks[1] + column) * conv.pixel_bytes
+        return aligned(entries).view(np.int64).reshape(entries.shape)
 
     @cached_property
     def panel_bytes(self) -> int:
@@ -313,7 +344,7 @@ class _Geometry:
 
     @cached_property
     def panels_bytes(self) -> int:
-        return self.steps * self.panel_bytes
+        return self.conv.steps * self.panel_bytes
 
     def offsets(self) -> AnyArray:
         """s64: the byte offset of each run, then that of each pixel of a block.
@@ -327,34 +358,25 @@ class _Geometry:
         row_step, pixel_step = self.strides[0] * self.pitch, self.strides[1] * conv.cin * item
         if self.staging in (PIXELS, SAMPLED_ROWS):
             row_step, pixel_step = self.unit_pixels * conv.cin * item, conv.cin * item
-        elif self.pointwise:
+        elif self.flat:
             row_step = conv.cin * item
         rows = (np.arange(self.block_units, dtype=np.int64) * row_step)[:, None]
         pixels = rows + np.arange(self.unit_pixels, dtype=np.int64) * pixel_step
         found = [runs.ravel(), pixels.ravel()]
         if conv.choice.collected:
-            panels = np.arange(self.steps, dtype=np.int64) * self.panel_bytes
-            found = [panels, np.arange(pixels.size, dtype=np.int64) * self.step_bytes, *found]
+            panels = np.arange(conv.steps, dtype=np.int64) * self.panel_bytes
+            found = [panels, np.arange(pixels.size, dtype=np.int64) * conv.step_bytes, *found]
         return aligned(np.concatenate(found)).view(np.int64)
 
-    @cached_property
-    def step_bytes(self) -> int:
-        """Activations of a matrix unit's step."""
-        conv = self.conv
-        return _register_bytes(conv.runs * conv.run_bytes if conv.choice.collected else conv.run_bytes)
-
     def integers(self) -> dict[str, int]:
-        cin, collected = self.conv.cin, self.conv.choice.collected
+        cin = self.conv.cin
         row_items = self.width * cin
+        (rows, columns), pixel_bytes = self.conv.blocks, self.conv.pixel_bytes
+        plain = (rows, columns) == (1, 1)
         return {
-            "run_count": self.steps if collected else self.conv.runs,
-            "run_bytes": self.step_bytes if collected else self.conv.run_bytes,
-            "panel_bytes": self.panel_bytes,
-            "panels_bytes": self.panels_bytes,
-            "staged_run_count": self.conv.runs,
-            "staged_run_bytes": self.conv.run_bytes,
-            "register_rows": self.register_rows,
-            "register_bytes": self.step_bytes,
+            "out_stride": columns * pixel_bytes,
+            "out_unit_bytes": rows * columns * self.unit_pixels * pixel_bytes,
+            "segment_pixels": self.unit_pixels * (self.block_units if plain else 1),
             "staging": self.staging,
             "item_bytes": self.conv.primitive.activation_bytes,
             "units": self.units,
@@ -362,7 +384,7 @@ class _Geometry:
             "block_units": self.block_units,
             "unit_pixels": self.unit_pixels,
             "image_bytes": self.height * row_items,
-            "unit_bytes": cin if self.pointwise else self.strides[0] * row_items,
+            "unit_bytes": cin if self.flat else self.strides[0] * row_items,
             "column_step": self.strides[1] * cin,
             "height": self.height,
             "row_items": row_items,
@@ -386,6 +408,7 @@ def pack_conv(  # noqa: PLR0913 - each is a fact of the layer
     group: int = 1,
     pixels: int = 0,
     x_range: tuple[int, int] | None = None,
+    blocks: tuple[int, int] = (1, 1),
 ) -> PackedConv:
     """Pack a convolution for one primitive.
 
@@ -397,9 +420,10 @@ def pack_conv(  # noqa: PLR0913 - each is a fact of the layer
         x_dtype: u8 or s8.
         isa: a primitive's name.
         dilations: of (rows, columns).
-        group: number of groups.
+        group: number of groups; 1 with blocks.
         pixels: of the result, which the tiles are chosen for; 0 if that is not known. Any number can be planned.
         x_range: of the activations, if it is known to be less than that of their dtype.
+        blocks: rows and columns of pixels that an output pixel becomes.
     """
     cout, per_group, kh, kw = weight.shape
     merged = group == 1 and (dilations[1] == 1 or kw == 1)  # neighbouring columns are neighbouring bytes
@@ -420,32 +444,47 @@ def pack_conv(  # noqa: PLR0913 - each is a fact of the layer
     epilogue = make_epilogue(bias.astype(np.int64) - added * sums, requantization)
     element = np.int8 if p.group == 4 else np.int16
 
-    choice = choose_tiles(p, channels=cout // group, activations=runs * run_items, pixels=pixels, group=group)
-    weights, channels, tiles = [], [], []
+    weights, channels, tiles, places = [], [], [], []
+    sections = group * math.prod(blocks)  # of the output channels; no tile has channels of two
+    per_section = cout // sections
+    choice = choose_tiles(p, channels=per_section, activations=runs * run_items, pixels=pixels, sections=sections)
+    steps, step_bytes = _collected_steps(4 * runs * dot_groups.shape[2]) if choice.collected else (0, 0)
+    taps = kw if merged else 1  # of a run
     weight_offset = record_offset = 0
     record_size = epilogue.records(np.zeros((1, p.lanes), np.intp)).nbytes
-    for g in range(group):
-        for index, start, valid in _tiles_of(p, cout // group, choice.widest):
+    for section in range(sections):
+        g = section if group > 1 else 0
+        for index, start, valid in _tiles_of(p, per_section, choice.widest):
             shape = p.tiles[index]
             columns = shape.vectors * p.lanes
             lanes, vectors = range(p.lanes), range(shape.vectors)
             order = np.array([[channel_of(shape.vectors, v, lane) for lane in lanes] for v in vectors])
             inside = order < valid
-            own = np.where(inside, g * (cout // group) + start + order, 0)  # [vectors, lanes]
-            block = np.where(inside[:, :, None, None, None], dot_groups[own], 0).astype(element)
+            first = section * per_section + start
+            own = np.where(inside, first + order, 0)  # [vectors, lanes]
+            used_runs, used_groups = slice(0, runs), slice(0, dot_groups.shape[2])
+            if not choice.collected:
+                used_runs, used_groups = _used(flat[first : first + valid], taps, p.group)
+            used = dot_groups[:, used_runs, used_groups]
+            block = np.where(inside[:, :, None, None, None], used[own], 0).astype(element)
             weights.append(block.transpose(2, 3, 0, 1, 4).ravel())  # [run, group, vector, lane, activation]
             channels.append(own)
-            first = g * (cout // group) + start
+            places.append(section if group == 1 else 0)
             narrow = valid * epilogue.itemsize if valid < columns else 0
             entry = [
                 first_variant + 2 * index,
                 shape.pixels,
                 p.least_pixels(shape),
-                first * epilogue.itemsize,
+                (first if group > 1 else start) * epilogue.itemsize,
                 weight_offset,
                 record_offset,
+                g * per_group * p.activation_bytes + 4 * used_groups.start,
+                narrow,
+                columns * epilogue.itemsize,
             ]
-            tiles.append([*entry, g * per_group * p.activation_bytes, narrow, columns * epilogue.itemsize])
+            run_bytes = 4 * (used_groups.stop - used_groups.start)
+            own_runs = [used_runs.start, used_runs.stop - used_runs.start, run_bytes, _register_bytes(run_bytes)]
+            tiles.append([*entry, *([0, steps, step_bytes, step_bytes] if choice.collected else own_runs)])
             weight_offset += weights[-1].nbytes
             record_offset += shape.vectors * record_size
     if p.matrix_unit is not None:  # it reads whole tiles of weights, also where a run ends before
@@ -466,6 +505,10 @@ def pack_conv(  # noqa: PLR0913 - each is a fact of the layer
         runs=runs,
         run_items=run_items,
         choice=choice,
+        steps=steps,
+        step_bytes=step_bytes,
+        blocks=blocks,
+        places=np.array(places, np.int64),
         is_narrow=p.is_narrow,
         pair_sum=pair_sum,
     )
@@ -475,6 +518,21 @@ def _in_groups(runs: S8, group: int) -> S8:
     """s8[cout, run, item] to s8[cout, run, group of items, item]; the last group is filled up with zeros."""
     padded = np.pad(runs, ((0, 0), (0, 0), (0, -runs.shape[2] % group)))
     return padded.reshape(*runs.shape[:2], -1, group)
+
+
+def _used(weight: S8, taps: int, group: int) -> tuple[slice, slice]:
+    """The runs, and within them the groups, from the first to the last tap with a weight in s8[cout, runs, items].
+
+    They are at least one of each. Where `taps` share a run it begins and ends with one of them.
+    """
+    items = weight.shape[2]
+    by_tap = np.any(weight.reshape(len(weight), -1, taps, items // taps), axis=(0, 3))
+    runs, columns = (np.flatnonzero(np.any(by_tap, axis=axis)) for axis in (1, 0))
+    if not len(runs):
+        return slice(0, 1), slice(0, 1)
+    step = items // taps
+    groups = slice(int(columns[0]) * step // group, -(-(int(columns[-1]) + 1) * step // group))
+    return slice(int(runs[0]), int(runs[-1]) + 1), groups
 
 
 def pack_gemm(

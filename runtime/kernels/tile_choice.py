@@ -40,16 +40,16 @@ class TileChoice:
     collected: bool
 
 
-def choose_tiles(p: Primitive, *, channels: int, activations: int, pixels: int, group: int = 1) -> TileChoice:
+def choose_tiles(p: Primitive, *, channels: int, activations: int, pixels: int, sections: int = 1) -> TileChoice:
     """The choice for a layer.
 
     Args:
         p: the primitive.
-        channels: of the result, in one group.
+        channels: of the result, in one section.
         activations: products of one result.
         pixels: of the result that a pass over the weights can compute, those of one image unless it is 1x1; 0 if
             unknown, which counts as many.
-        group: number of groups; the activations of one only are not collected.
+        sections: groups, or places in blocks of pixels; with more than one, activations are not collected.
     """
     if p.matrix_unit is None:
         return TileChoice(0, collected=False)
@@ -57,7 +57,7 @@ def choose_tiles(p: Primitive, *, channels: int, activations: int, pixels: int, 
     pixels = pixels or 1024
     costs = {index: _cycles(shape.vectors, channels, steps, pixels) for index, shape in enumerate(p.tiles)}
     widest = min(costs, key=costs.__getitem__)
-    return TileChoice(widest, collected=p.tiles[widest].vectors == 1 and group == 1 and channels >= ROW_BYTES)
+    return TileChoice(widest, collected=p.tiles[widest].vectors == 1 and sections == 1 and channels >= ROW_BYTES)
 
 
 def _cycles(vectors: int, channels: int, steps: int, pixels: int) -> float:

@@ -9,7 +9,7 @@ import numpy.typing as npt
 from qcompiler.errors import VerifyError
 from qcompiler.ir import Graph, Node
 from qcompiler.ir.held_range import held_range
-from qcompiler.ir.ops import IntConv, IntGemm
+from qcompiler.ir.ops import DepthToSpace, IntConv, IntGemm
 from qcompiler.ir.ops.shapes import static_dim
 from qcompiler.ir.types import DType
 from qcompiler.runtime import isa
@@ -19,6 +19,7 @@ from qcompiler.runtime.kernels.depthwise_plan import PackedDepthwise, pack_depth
 from qcompiler.runtime.kernels.packing import Requantization, Residual
 from qcompiler.runtime.kernels.pair_proof import MOST
 from qcompiler.runtime.lowering.context import MOST_SHARES, Lowering, lowers
+from qcompiler.runtime.lowering.pixel_blocks import blocks_of, is_depthwise, layer_before
 from qcompiler.runtime.program import Operand
 
 
@@ -39,8 +40,24 @@ def lower_gemm(lowering: Lowering, node: Node, op: IntGemm) -> None:  # noqa: AR
     _lower_layer(lowering, node)
 
 
+def lower_with_blocks(lowering: Lowering, blocks: Node) -> bool:
+    """Have a layer's kernel do the DepthToSpace `blocks` of its result; whether one can."""
+    layer = layer_before(blocks, isa.current())
+    if layer is None:
+        return False
+    _emit_layer(lowering, layer, blocks)
+    return True
+
+
 def _lower_layer(lowering: Lowering, node: Node) -> None:
-    result = node.result
+    """Emit the layer, unless it waits for the node that it will do as well."""
+    if blocks_of(node, isa.current()) is None:
+        _emit_layer(lowering, node, None)
+
+
+def _emit_layer(lowering: Lowering, node: Node, blocks: Node | None) -> None:
+    """Emit a layer, and with it the DepthToSpace `blocks` of its result."""
+    result = node.result if blocks is None else blocks.result
     if math.prod(lowering.shape(result)) == 0:
         lowering.result(result)
         return
@@ -48,7 +65,7 @@ def _lower_layer(lowering: Lowering, node: Node) -> None:
     batch, *image = lowering.shape(node.result)[:-1] or (1,)
     image_pixels = math.prod(image)
     pixels = image_pixels if _has_window(node) else batch * image_pixels
-    packed = lowering.model.made(node.name, f"packed for {chosen}", lambda: _pack(node, chosen, pixels))
+    packed = lowering.model.made(node.name, f"packed for {chosen}", lambda: _pack(node, blocks, chosen, pixels))
     if isinstance(op, IntConv):
         _, height, width, _ = lowering.shape(node.operands[0])
         plan = packed.plan(
@@ -77,21 +94,16 @@ def _adds_residual(node: Node) -> bool:
     return len(node.operands) > 5
 
 
-def _is_depthwise(node: Node) -> bool:
-    """One filter for each channel."""
-    op, weight = node.op, node.operands[1].type.shape
-    return isinstance(op, IntConv) and op.group == weight[0] and weight[1] == 1 and op.group > 1
-
-
 def _has_window(node: Node) -> bool:
     return math.prod(static_dim(d, "a weight axis") for d in node.operands[1].type.shape[2:]) > 1
 
 
-def _pack(node: Node, chosen: str, pixels: int) -> PackedConv | PackedDepthwise:
+def _pack(node: Node, then: Node | None, chosen: str, pixels: int) -> PackedConv | PackedDepthwise:
     op, x_dtype = node.op, node.operands[0].type.dtype
     weight, bias = _constant(node, 1).astype(np.int8), _constant(node, 2).astype(np.int32)
     rescaling = _requantization(node)
     x_range = held_range(node.operands[0])
+    blocks = then.op.blocks if then is not None and isinstance(then.op, DepthToSpace) else (1, 1)
     if isinstance(op, IntGemm):
         return pack_gemm(
             weight,
@@ -106,7 +118,7 @@ def _pack(node: Node, chosen: str, pixels: int) -> PackedConv | PackedDepthwise:
     if not isinstance(op, IntConv):
         raise VerifyError(f"node '{node.name}' ({op.name}) is no layer")
     dilations = op.dilations[0], op.dilations[1]
-    if _is_depthwise(node) and not _adds_residual(node):
+    if is_depthwise(node) and not _adds_residual(node):
         return pack_depthwise(weight, bias, rescaling, zp_in=op.zp_in, x_dtype=x_dtype, isa=chosen, dilations=dilations)
     return pack_conv(
         weight,
@@ -119,6 +131,7 @@ def _pack(node: Node, chosen: str, pixels: int) -> PackedConv | PackedDepthwise:
         group=op.group,
         pixels=pixels,
         x_range=x_range,
+        blocks=blocks,
     )
 
 
@@ -139,7 +152,7 @@ def dot_products(graph: Graph, isa_name: str) -> list[DotProduct]:
             continue
         names, reason = DOT_PRODUCTS[isa_name], "exact for all weights"
         chosen = names[0]
-        packed = None if len(names) == 1 or _is_depthwise(node) else _pack(node, isa_name, 0)
+        packed = None if len(names) == 1 or is_depthwise(node) else _pack(node, None, isa_name, 0)
         if isinstance(packed, PackedConv) and packed.pair_sum is not None:
             chosen = names[packed.is_narrow]
             relation = "within" if packed.is_narrow else "beyond"

@@ -22,6 +22,8 @@ from qcompiler.ir.ops import (
 from qcompiler.runtime.kernels import movement as kernels
 from qcompiler.runtime.lowering.context import Lowering, lowers
 from qcompiler.runtime.lowering.geometry import Walk, contiguous_steps, merged_walk, split_at
+from qcompiler.runtime.lowering.integer_linear import lower_with_blocks
+from qcompiler.runtime.lowering.pixel_blocks import transposition_of
 from qcompiler.runtime.program import Buffer, Operand
 
 _GOOD_ROW_BYTES = 16
@@ -40,7 +42,7 @@ def lower_alias(lowering: Lowering, node: Node, op: Reshape | Identity) -> None:
 def lower_transpose(lowering: Lowering, node: Node, op: Transpose) -> None:
     """A walk of the operand with its axes permuted."""
     blocks = node.operands[0].producer
-    if blocks is not None and _transposition_of(blocks) is node and isinstance(blocks.op, DepthToSpace):
+    if blocks is not None and transposition_of(blocks) is node and isinstance(blocks.op, DepthToSpace):
         source, axes = blocks.operands[0], _block_axes(lowering, blocks, blocks.op)
     else:
         source, shape = node.operands[0], lowering.shape(node.operands[0])
@@ -52,19 +54,11 @@ def lower_transpose(lowering: Lowering, node: Node, op: Transpose) -> None:
 def lower_depth_to_space(lowering: Lowering, node: Node, op: DepthToSpace) -> None:
     """A transposition of [n, h, w, c·y·x] or [n, c·y·x, h, w] with its channel axis taken apart.
 
-    One with the transposition after it is a single walk.
+    One with the transposition after it is a single walk; the layer before it may do without any.
     """
-    if _transposition_of(node) is None:
+    if transposition_of(node) is None and not lower_with_blocks(lowering, node):
         axes = _block_axes(lowering, node, op)
         _walk_axes(lowering, node, node.operands[0], [part for axis in axes for part in axis])
-
-
-def _transposition_of(node: Node) -> Node | None:
-    """The transposition that is all that uses the result of a DepthToSpace."""
-    if not isinstance(node.op, DepthToSpace) or node.result.is_output or node.result.use_count != 1:
-        return None
-    user = node.result.users[0]
-    return user if isinstance(user.op, Transpose) else None
 
 
 def _block_axes(lowering: Lowering, node: Node, op: DepthToSpace) -> list[list[tuple[int, int]]]:

@@ -227,7 +227,7 @@ def test_choice_of_tiles():
     assert vectors(channels=256, activations=64, pixels=56 * 56) == 4  # the epilogue decides
     assert vectors(channels=256, activations=2304, pixels=14 * 14) == 2  # the weights' way from the L2 cache
     assert choose_tiles(unit, channels=512, activations=4608, pixels=7 * 7) == TileChoice(2, collected=True)
-    assert not choose_tiles(unit, channels=512, activations=4608, pixels=7 * 7, group=2).collected
+    assert not choose_tiles(unit, channels=512, activations=4608, pixels=7 * 7, sections=2).collected
     assert choose_tiles(primitive_named("vnni512"), channels=512, activations=4608, pixels=49) == TileChoice(
         0, collected=False
     )
