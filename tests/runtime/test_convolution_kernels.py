@@ -182,7 +182,9 @@ def execute(
     return out[GUARD:-GUARD].view(dtype.numpy).reshape(plan.out_shape)
 
 
-def conv_plan(layer: Layer, isa_name: str, weight, bias, requantization: Requantization | None) -> KernelPlan:
+def conv_plan(
+    layer: Layer, isa_name: str, weight, bias, requantization: Requantization | None, blocks: tuple[int, int] = (1, 1)
+) -> KernelPlan:
     packed = pack_conv(
         weight,
         bias,
@@ -192,6 +194,7 @@ def conv_plan(layer: Layer, isa_name: str, weight, bias, requantization: Requant
         isa=isa_name,
         dilations=layer.dilations,
         group=layer.group,
+        blocks=blocks,
     )
     return packed.plan(layer.batch, *layer.size, strides=layer.strides, pads=layer.pads)
 
@@ -231,6 +234,52 @@ def test_choice_of_tiles():
     assert choose_tiles(primitive_named("vnni512"), channels=512, activations=4608, pixels=49) == TileChoice(
         0, collected=False
     )
+
+
+@pytest.mark.parametrize("isa_name", PRIMITIVES)
+@settings(max_examples=40)
+@given(
+    layer=layers(),
+    blocks=st.sampled_from([(2, 2), (1, 2), (2, 1), (3, 3)]),
+    channels=st.sampled_from([1, 3, 16, 17, 32, 72]),
+    kept=st.integers(0, 2),
+)
+def test_convolution_into_blocks_of_pixels(isa_name: str, layer: Layer, blocks, channels: int, kept: int):
+    """Filters of one place in the block have weights in some taps only, as those of a transposed convolution do."""
+    places = math.prod(blocks)
+    layer = replace(layer, group=1, cout=places * channels)
+    x, weight, bias, requantization = random_operands(layer)
+    rng = np.random.default_rng(layer.seed)
+    own = weight.reshape(places, channels, *weight.shape[1:])
+    for place in range(places):
+        for axis, size in enumerate(layer.kernel, 3):
+            used = np.sort(rng.integers(0, size, kept))  # some taps between the first and the last stay zero, too
+            np.moveaxis(own[place], axis - 1, 0)[[tap for tap in range(size) if tap not in used]] = 0
+    plan = conv_plan(layer, isa_name, weight, bias, requantization, blocks)
+    result = execute(plan, isa_name, x, layer.dtype, layer.shares)
+    y = expected(layer, x, weight, bias, requantization)
+    batch, height, width, _ = y.shape
+    y = y.reshape(batch, height, width, *blocks, channels).transpose(0, 1, 3, 2, 4, 5)
+    assert np.array_equal(result, y.reshape(batch, height * blocks[0], width * blocks[1], channels))
+
+
+def test_no_time_is_spent_on_taps_that_are_zero():
+    """The filters of a 4x4 kernel with stride 2 have 2x2 of 3x3 taps each, those of a kernel of zeros none."""
+    taps = {0: (slice(0, 2), slice(0, 2)), 1: (slice(0, 2), slice(1, 3)), 2: (slice(1, 3), slice(0, 2)), 3: ()}
+    weight = np.zeros((4, 32, 8, 3, 3), np.int8)
+    for place, window in taps.items():
+        if window:
+            weight[(place, slice(None), slice(None), *window)] = 1
+    packed = pack_conv(
+        weight.reshape(128, 8, 3, 3), np.zeros(128, np.int32), None, zp_in=0, x_dtype=DType.U8, isa="generic",
+        blocks=(2, 2),
+    )  # fmt: skip
+    bytes_of = packed.primitive.activation_bytes
+    of_place = {place: packed.tiles[packed.places == place] for place in taps}
+    for place, first_run, first_tap in ((0, 0, 0), (1, 0, 1), (2, 1, 0)):
+        assert (of_place[place][:, [9, 10, 11]] == [first_run, 2, 2 * 8 * bytes_of]).all()
+        assert (of_place[place][:, 6] == first_tap * 8 * bytes_of).all()
+    assert (of_place[3][:, [9, 10, 11]] == [0, 1, 4]).all()
 
 
 @pytest.mark.parametrize("isa_name", PRIMITIVES)
