@@ -93,6 +93,7 @@ class PackedConv:
         pair_sum: what decided that, where there is such a form: see `pair_proof`.
         blocks: rows and columns of pixels that an output pixel becomes.
         places: s64[tile], row · columns + column in the block of each tile's channels.
+        density: the part of the products that tiles compute, which leave out taps that are zero.
     """
 
     isa: str
@@ -114,6 +115,7 @@ class PackedConv:
     step_bytes: int
     blocks: tuple[int, int]
     places: S64
+    density: float
     is_narrow: bool = False
     pair_sum: int | None = None
 
@@ -155,9 +157,11 @@ class PackedConv:
         The output must not be empty.
         """
         geometry = _Geometry(self, batch, height, width, strides, pads)
-        macs = geometry.pixels * self.cout * self.per_group * math.prod(self.kernel)
+        macs = geometry.tile_pixels * self.density * self.cout * self.per_group * math.prod(self.kernel)
         speed = _MACS_PER_NS[self.isa.removesuffix("-emulated")] * (_NARROW_SPEED if self.is_narrow else 1)
         cost = macs / speed + geometry.pixels * self.cout * 0.15
+        if self.blocks != (1, 1) and self.primitive.matrix_unit is not None:
+            cost += geometry.units * self.weights.nbytes * _PREFETCH_NS
         tile_count = len(self.tiles)
         shares = max(1, min(max_shares, int(cost / SHARE_NS), max(tile_count, geometry.units)))
         by_tiles = geometry.units < 4 * shares and tile_count > geometry.units
@@ -195,6 +199,7 @@ class PackedConv:
 
 
 _LEAST_ROWS = 4  # of a register of pixels: with fewer, a tile could not have `Primitive.least_pixels`
+_PREFETCH_NS = 0.0025  # a byte of weights that a matrix unit's tiles ask for once more, with each row of pixels
 _FEW_ROWS = 7  # with fewer it is faster to gather the pixels of several image rows
 
 
@@ -254,6 +259,14 @@ class _Geometry:
     @cached_property
     def pixels(self) -> int:
         return self.batch * self.out_height * self.out_width
+
+    @cached_property
+    def tile_pixels(self) -> float:
+        """Pixels that tiles compute: more than `pixels` where they end with each row."""
+        if self.conv.blocks == (1, 1):
+            return self.pixels
+        tiles = self.tiles()[:, 1]
+        return float(np.mean(-(-self.out_width // tiles) * tiles)) / self.out_width * self.pixels
 
     @cached_property
     def pointwise(self) -> bool:
@@ -450,6 +463,7 @@ def pack_conv(  # noqa: PLR0913 - each is a fact of the layer
     choice = choose_tiles(p, channels=per_section, activations=runs * run_items, pixels=pixels, sections=sections)
     steps, step_bytes = _collected_steps(4 * runs * dot_groups.shape[2]) if choice.collected else (0, 0)
     taps = kw if merged else 1  # of a run
+    used_products = products = 0
     weight_offset = record_offset = 0
     record_size = epilogue.records(np.zeros((1, p.lanes), np.intp)).nbytes
     for section in range(sections):
@@ -482,6 +496,7 @@ def pack_conv(  # noqa: PLR0913 - each is a fact of the layer
                 narrow,
                 columns * epilogue.itemsize,
             ]
+            used_products, products = used_products + used[0].size * columns, products + dot_groups[0].size * columns
             run_bytes = 4 * (used_groups.stop - used_groups.start)
             own_runs = [used_runs.start, used_runs.stop - used_runs.start, run_bytes, _register_bytes(run_bytes)]
             tiles.append([*entry, *([0, steps, step_bytes, step_bytes] if choice.collected else own_runs)])
@@ -509,6 +524,7 @@ def pack_conv(  # noqa: PLR0913 - each is a fact of the layer
         step_bytes=step_bytes,
         blocks=blocks,
         places=np.array(places, np.int64),
+        density=used_products / products,
         is_narrow=p.is_narrow,
         pair_sum=pair_sum,
     )

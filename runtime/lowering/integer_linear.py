@@ -14,13 +14,15 @@ from qcompiler.ir.ops.shapes import static_dim
 from qcompiler.ir.types import DType
 from qcompiler.runtime import isa
 from qcompiler.runtime.codegen.primitives import DOT_PRODUCTS
-from qcompiler.runtime.kernels.convolution_plan import PackedConv, pack_conv, pack_gemm
+from qcompiler.runtime.kernels.convolution_plan import KernelPlan, PackedConv, pack_conv, pack_gemm
 from qcompiler.runtime.kernels.depthwise_plan import PackedDepthwise, pack_depthwise
 from qcompiler.runtime.kernels.packing import Requantization, Residual
 from qcompiler.runtime.kernels.pair_proof import MOST
 from qcompiler.runtime.lowering.context import MOST_SHARES, Lowering, lowers
 from qcompiler.runtime.lowering.pixel_blocks import blocks_of, is_depthwise, layer_before
 from qcompiler.runtime.program import Operand
+
+_WALK_NS = 0.05  # a byte of a depth_to_space on its own
 
 
 @lowers(IntConv)
@@ -41,12 +43,17 @@ def lower_gemm(lowering: Lowering, node: Node, op: IntGemm) -> None:  # noqa: AR
 
 
 def lower_with_blocks(lowering: Lowering, blocks: Node) -> bool:
-    """Have a layer's kernel do the DepthToSpace `blocks` of its result; whether one can."""
+    """Have a layer's kernel do the DepthToSpace `blocks` of its result; whether one can, and is faster with it.
+
+    Else the layer is emitted alone. It is what tiles waste at the end of each row against a walk through the result.
+    """
     layer = layer_before(blocks, isa.current())
     if layer is None:
         return False
-    _emit_layer(lowering, layer, blocks)
-    return True
+    walk = math.prod(lowering.shape(blocks.result)) * blocks.result.type.dtype.itemsize * _WALK_NS
+    pays = walk == 0 or _plan(lowering, layer, blocks).cost <= _plan(lowering, layer, None).cost + walk
+    _emit_layer(lowering, layer, blocks if pays else None)
+    return pays
 
 
 def _lower_layer(lowering: Lowering, node: Node) -> None:
@@ -61,23 +68,7 @@ def _emit_layer(lowering: Lowering, node: Node, blocks: Node | None) -> None:
     if math.prod(lowering.shape(result)) == 0:
         lowering.result(result)
         return
-    chosen, op, build = isa.current(), node.op, lowering.build
-    batch, *image = lowering.shape(node.result)[:-1] or (1,)
-    image_pixels = math.prod(image)
-    pixels = image_pixels if _has_window(node) else batch * image_pixels
-    packed = lowering.model.made(node.name, f"packed for {chosen}", lambda: _pack(node, blocks, chosen, pixels))
-    if isinstance(op, IntConv):
-        _, height, width, _ = lowering.shape(node.operands[0])
-        plan = packed.plan(
-            batch,
-            height,
-            width,
-            strides=(op.strides[0], op.strides[1]),
-            pads=(op.pads[0], op.pads[1], op.pads[2], op.pads[3]),
-            max_shares=MOST_SHARES,
-        )
-    else:
-        plan = packed.plan(1, 1, batch * image_pixels, max_shares=MOST_SHARES)
+    plan, build = _plan(lowering, node, blocks), lowering.build
     words: dict[str, Operand] = {"x": lowering.buffer(node.operands[0])}
     if plan.kernel == "int_conv":
         words["residual"] = lowering.buffer(node.operands[5]) if _adds_residual(node) else 0
@@ -87,6 +78,27 @@ def _emit_layer(lowering: Lowering, node: Node, blocks: Node | None) -> None:
     words |= plan.integers
     build.emit(
         plan.kernel, words, writes=("out",), scratch=("scratch",), shares=plan.shares, cost=plan.cost, label=node.name
+    )
+
+
+def _plan(lowering: Lowering, node: Node, blocks: Node | None) -> KernelPlan:
+    """The kernel call of a layer, with `blocks` as for `_emit_layer`; its result is not empty."""
+    chosen, op = isa.current(), node.op
+    batch, *image = lowering.shape(node.result)[:-1] or (1,)
+    image_pixels = math.prod(image)
+    pixels = image_pixels if _has_window(node) else batch * image_pixels
+    form = f"packed for {chosen}" if blocks is None else f"packed for {chosen}, with '{blocks.name}'"
+    packed = lowering.model.made(node.name, form, lambda: _pack(node, blocks, chosen, pixels))
+    if not isinstance(op, IntConv):
+        return packed.plan(1, 1, batch * image_pixels, max_shares=MOST_SHARES)
+    _, height, width, _ = lowering.shape(node.operands[0])
+    return packed.plan(
+        batch,
+        height,
+        width,
+        strides=(op.strides[0], op.strides[1]),
+        pads=(op.pads[0], op.pads[1], op.pads[2], op.pads[3]),
+        max_shares=MOST_SHARES,
     )
 
 

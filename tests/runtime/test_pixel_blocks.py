@@ -8,18 +8,20 @@ import pytest
 from qcompiler import reference
 from qcompiler.ir import DType, Graph, Stage, TensorType
 from qcompiler.ir.ops import DepthToSpace, IntConv, Slice, Transpose
-from qcompiler.runtime.lowering import PackedModel, lower
+from qcompiler.runtime.lowering import PackedModel, integer_linear, lower
 
 CONV = IntConv((1, 1), (1, 1, 1, 1), (1, 1), 1, 3, DType.U8, 9, 0, 250, "nhwc")
 BLOCKS = DepthToSpace((2, 2), "DCR", "nhwc")
 TOGETHER, APART = ["int_conv"], ["int_conv", "copy"]
 
 
-def upsampling(layer=CONV, blocks=BLOCKS, *, channels: int = 32, kernel: int = 3, then=None) -> Graph:
+def upsampling(
+    layer=CONV, blocks=BLOCKS, *, channels: int = 32, kernel: int = 3, size: tuple[int, int] = (5, 6), then=None
+) -> Graph:
     """x, its layer, and the layer's result in blocks."""
     rng = np.random.default_rng(channels)
     graph = Graph("up", Stage.INTEGER)
-    x = graph.add_input("x", TensorType(DType.U8, ("N", 5, 6, 8)))
+    x = graph.add_input("x", TensorType(DType.U8, ("N", *size, 8)))
     cout = channels * blocks.blocks[0] * blocks.blocks[1]
     constants = [
         rng.integers(-127, 128, (cout, 8 // layer.group, kernel, kernel), dtype=np.int8),
@@ -53,7 +55,8 @@ def upsampling(layer=CONV, blocks=BLOCKS, *, channels: int = 32, kernel: int = 3
     ],
 )
 @pytest.mark.parametrize("batch", [1, 3])
-def test_blocks_equal_the_reference(run_in_shares, graph: Graph, kernels: list[str], batch: int):
+def test_blocks_equal_the_reference(monkeypatch, run_in_shares, graph: Graph, kernels: list[str], batch: int):
+    monkeypatch.setattr(integer_linear, "_WALK_NS", 1e9)  # else a layer as small as this is faster alone
     program = lower(PackedModel(graph), {"N": batch})
     assert [instruction.kernel for instruction in program.instructions] == kernels
     feeds = {"x": np.random.default_rng(batch).integers(0, 256, (batch, 5, 6, 8), dtype=np.uint8)}
@@ -61,6 +64,19 @@ def test_blocks_equal_the_reference(run_in_shares, graph: Graph, kernels: list[s
     assert len(np.unique(expected)) > 20
     for shares in (1, 2):
         assert np.array_equal(run_in_shares(graph, feeds, shares)["y"], expected)
+
+
+@pytest.mark.parametrize(("width", "kernels"), [(1, APART), (192, TOGETHER)])
+def test_rows_that_fill_no_tile_are_left_to_a_walk(run_in_shares, width: int, kernels: list[str]):
+    graph = upsampling(size=(3, width), channels=64)
+    assert [i.kernel for i in lower(PackedModel(graph), {"N": 2}).instructions] == kernels
+    feeds = {"x": np.random.default_rng(0).integers(0, 256, (2, 3, width, 8), dtype=np.uint8)}
+    assert np.array_equal(run_in_shares(graph, feeds, 3)["y"], reference.run(graph, feeds)["y"])
+
+
+def test_an_empty_batch(run_in_shares):
+    graph = upsampling()
+    assert run_in_shares(graph, {"x": np.zeros((0, 5, 6, 8), np.uint8)}, 1)["y"].shape == (0, 10, 12, 32)
 
 
 def test_a_layer_with_other_users_stores_its_result(run_in_shares):
