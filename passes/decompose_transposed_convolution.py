@@ -35,11 +35,12 @@ class DecomposeTransposedConvolution(RewritePass[Transposed]):
         y = conv_transpose(x, W: [cin, cout, 2, 2], b) {strides=[2, 2]}                                before
         c = conv(x, W': [4·cout, cin, 1, 1], b'); y = depth_to_space(c) {blocks=[2, 2]}                after
 
-    One convolution of all phases, not one for each: the input is read and staged once, not s² times, and matrix tiles
-    have more channels. A filter is zero where only other phases have a tap. Packing leaves such taps out of the tiles
-    that have none of them, so in integers nothing is multiplied in vain where cout fills a vector. Positions q begin
-    at the first output position, so nothing has to be cut off in front; a slice cuts off the end where the
-    output is no multiple of the stride. One spatial axis becomes two, the first of size 1, where the stride is not 1.
+    One convolution of all phases, not one for each: the input is read and staged once, not s² times, and no result
+    has to be put together of several. A filter is zero where only other phases have a tap; packing leaves such taps out
+    of the tiles that have none of them. A window that begins with the input instead has fewer of them (2×2 taps for a
+    4×4 kernel with stride 2 and padding 1, not 3×3), but needs a crop in front, which costs a copy. Here a slice cuts
+    off the end only, where the output is no multiple of the stride. One spatial axis becomes two, the first of size 1,
+    unless the stride is 1.
 
     Run it behind `fold-batch-norm` and `fuse-activation`, which know transposed convolutions.
 

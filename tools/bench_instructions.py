@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
 import peers
 
 import qcompiler
@@ -61,11 +62,15 @@ class Row:
 
 
 def multiply_adds(node: Node) -> int:
-    """Products that a convolution or fully connected layer sums, for symbolic dimensions of 1."""
+    """Products that a convolution or fully connected layer sums, for symbolic dimensions of 1.
+
+    Taps that are zero for all input channels do not count: those of a transposed convolution that a phase has not.
+    """
     if not isinstance(node.op, ops.IntConv | ops.IntGemm):
         return 0
-    per_output = math.prod(int(d) for d in node.operands[1].type.shape[1:])
-    return per_output * math.prod(split_dim(d)[0] for d in node.result.type.shape)
+    weight = np.asarray(node.operands[1].data)
+    products = int(np.count_nonzero(np.any(weight, axis=1))) * int(weight.shape[1])
+    return products * math.prod(split_dim(d)[0] for d in node.result.type.shape) // len(weight)
 
 
 def batch_factor(graph: Graph, feeds: Mapping[str, peers.Array]) -> int:

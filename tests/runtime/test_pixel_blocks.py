@@ -66,7 +66,7 @@ def test_blocks_equal_the_reference(monkeypatch, run_in_shares, graph: Graph, ke
         assert np.array_equal(run_in_shares(graph, feeds, shares)["y"], expected)
 
 
-@pytest.mark.parametrize(("width", "kernels"), [(1, APART), (192, TOGETHER)])
+@pytest.mark.parametrize(("width", "kernels"), [(2, APART), (192, TOGETHER)])
 def test_rows_that_fill_no_tile_are_left_to_a_walk(run_in_shares, width: int, kernels: list[str]):
     graph = upsampling(size=(3, width), channels=64)
     assert [i.kernel for i in lower(PackedModel(graph), {"N": 2}).instructions] == kernels
