@@ -1,4 +1,4 @@
-"""Integer forms of convolution and fully connected layers."""
+"""Integer forms of convolution, fully connected layers and products of activations."""
 
 from collections.abc import Sequence
 
@@ -15,6 +15,7 @@ from qcompiler.passes.integer_lowering import (
     lowers,
     result_fields,
 )
+from qcompiler.passes.prove_accumulators import LARGEST_ACCUMULATOR, product_bound
 
 
 @lowers(ops.Conv)
@@ -54,6 +55,27 @@ def lower_gemm(node: Node, lowering: Lowering) -> Lowered:
     layer = _Layer(node, lowering)
     op = ops.IntGemm(zp_in=layer.x.zero_point, **layer.fields(getattr(node.op, "clamp", None)))
     return op, [layer.x.value, node.operands[1], *layer.vectors()]
+
+
+@lowers(ops.MatMul)
+def lower_matmul(node: Node, lowering: Lowering) -> Lowered:
+    """int.matmul: the scales of the operands and of the result become one multiplier."""
+    a, b, y = lowering.operand(node, 0), lowering.operand(node, 1), lowering.result(node)
+    if not (a.is_8_bit and b.is_8_bit):
+        raise Unlowerable(f"it needs operands of 8 bits, not {a.dtype} and {b.dtype}")
+    if y.dtype not in (DType.U8, DType.S8, DType.S16):
+        raise Unlowerable(f"a product of activations cannot be {y.dtype}")
+    terms = a.value.type.shape[-1]
+    if not isinstance(terms, int):
+        raise Unlowerable(f"it sums over the axis {terms} of unknown size, so its sums cannot be bounded")
+    if terms == 0:
+        raise Unlowerable("there are no products to sum")
+    bound = product_bound(a.value, b.value, a.zero_point, b.zero_point)
+    if bound > LARGEST_ACCUMULATOR:
+        raise Unlowerable(f"its sums of {terms} products can reach {bound}, which does not fit 32 bits")
+    M, shift = quantize_multiplier(a.scale * b.scale / y.scale)
+    op = ops.IntMatMul(zp_a=a.zero_point, zp_b=b.zero_point, multiplier=M, shift=shift, **result_fields(y))
+    return op, [a.value, b.value]
 
 
 class _Layer:

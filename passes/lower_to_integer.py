@@ -34,7 +34,7 @@ class LowerToInteger(Pass):
     Nodes without an integer form are an error that names all of them. With `allow_float` they stay float,
     between an int.dequantize for each operand and an int.quantize for each result.
 
-    Known limits: products of two activations and normalizations have no integer form yet.
+    Known limits: normalizations have no integer form yet.
     """
 
     name: ClassVar[str] = "lower-to-integer"

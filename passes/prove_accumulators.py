@@ -1,5 +1,6 @@
 """`prove-accumulators`: no 32-bit accumulator can overflow, whatever the input."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -9,6 +10,7 @@ import numpy.typing as npt
 from qcompiler.errors import AccumulatorOverflowError
 from qcompiler.ir import DType, Graph, Node, QuantParams, Stage, Value, ops
 from qcompiler.ir.held_range import held_range
+from qcompiler.ir.ops.shapes import static_dim
 from qcompiler.numerics import headroom_bits
 from qcompiler.pass_manager import Pass, PassContext, register_pass
 
@@ -46,12 +48,14 @@ class ProveAccumulators(Pass):
     """Bound every accumulator by its actual weights and the range of its operand.
 
         max |x − z_x| · Σ|w| + max |r − z_r| · |f| + |b| <= 2^31 − 1        for each output channel
+        K · max |a − z_a| · max |b − z_b| <= 2^31 − 1                       for a product of two activations of K terms
 
     Why: an int32 sum that wraps gives a plausible wrong number, and no test input need show it. The bound is on the
     final sum; partial sums may wrap, which is exact modulo 2^32.
 
     In the quantized stage a channel that breaks the bound is repaired: its weight scale doubles, its weights and bias
-    lose one bit, until the bound holds. In the integer stage, where bits must stay, it is refused.
+    lose one bit, until the bound holds. In the integer stage, where bits must stay, it is refused. A product of two
+    activations has no weights to repair, and is refused if it sums too many terms for what its operands can hold.
 
         w: s8{s}  bound 3·2^31                before
         w: s8{4·s}, two bits fewer            after
@@ -72,18 +76,23 @@ class ProveAccumulators(Pass):
         broken = [proof for proof in prove(graph) if not proof.is_proven]
         if broken:
             names = ", ".join(f"'{proof.node}' (bound {proof.bound})" for proof in broken)
-            raise AccumulatorOverflowError(
-                f"32-bit accumulators could overflow at {names}: run 'prove-accumulators' before "
-                "'lower-to-integer' too, which repairs them"
-            )
+            raise AccumulatorOverflowError(f"32-bit accumulators could overflow at {names}: {_remedy(graph, broken)}")
         return False
+
+
+def _remedy(graph: Graph, broken: Sequence[AccumulatorProof]) -> str:
+    layers = "run 'prove-accumulators' before 'lower-to-integer' too, which repairs layers"
+    products = "a product of two activations has to sum fewer terms"
+    of_products = [isinstance(graph.node(proof.node).op, ops.IntMatMul) for proof in broken]
+    return "; ".join([*([] if all(of_products) else [layers]), *([products] if any(of_products) else [])])
 
 
 def prove(graph: Graph) -> list[AccumulatorProof]:
     """A proof for each accumulating node of an integer graph, proven or not, in execution order.
 
-    Convolutions and fully connected layers are bounded per output channel by their weights, pools and means by their
-    number of elements. Operand ranges are those of the producer's clamp, or of the dtype.
+    Convolutions and fully connected layers are bounded per output channel by their weights, products of activations,
+    pools and means by their number of terms. Operand ranges are those of the clamp of what computed them, or of the
+    dtype.
     """
     proofs = []
     for node in graph.nodes():
@@ -113,6 +122,9 @@ def accumulator_bounds(node: Node) -> Bounds | None:
                     return np.full(1, np.iinfo(np.int64).max)
                 magnitudes += reach(node.operands[5], zp_residual) * np.abs(factor.astype(np.int64))
             return magnitudes + reach(node.operands[0], zp) * sums
+        case ops.IntMatMul(zp_a=zp_a, zp_b=zp_b):
+            a, b = node.operands
+            return np.array([product_bound(a, b, zp_a, zp_b)])
         case ops.IntMean(axes=axes, zp_in=zp):
             sizes = [node.operands[0].type.shape[axis] for axis in axes]
             count = np.prod([s for s in sizes if isinstance(s, int)], dtype=np.int64)
@@ -121,6 +133,12 @@ def accumulator_bounds(node: Node) -> Bounds | None:
             return np.array([reach(node.operands[0], zp) * kernel[0] * kernel[1]])
         case _:
             return None
+
+
+def product_bound(a: Value, b: Value, zp_a: int, zp_b: int) -> int:
+    """The largest |accumulator| of a product of two activations a[..., m, k] and b[..., k, n] in the integer stage."""
+    terms = static_dim(a.type.shape[-1], "the axis that is summed")
+    return terms * reach(a, zp_a) * reach(b, zp_b)
 
 
 def reach(value: Value, zero_point: int) -> int:

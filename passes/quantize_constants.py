@@ -3,7 +3,7 @@
 import numpy as np
 import numpy.typing as npt
 
-from qcompiler.ir import AnyArray, DType, Graph, Node, QuantParams, Value
+from qcompiler.ir import AnyArray, DType, Graph, Node, QuantParams, Value, ops
 from qcompiler.numerics import choose_params, choose_symmetric_scale, round_to_f32
 from qcompiler.runtime.reference.real import quantize_real
 
@@ -35,12 +35,16 @@ class ConstantQuantizer:
         return self._made[key]
 
     def quantize_operands(self, node: Node) -> None:
-        """Constant float operands of an op become s16, symmetric: their rounding is then of no account."""
+        """Constant float operands of an op become s16, symmetric: their rounding is then of no account.
+
+        Those of a product of matrices become s8, as its kernels multiply bytes.
+        """
+        dtype = DType.S8 if isinstance(node.op, ops.MatMul) else DType.S16
         for index, operand in enumerate(node.operands):
             if operand.is_constant and operand.type.dtype.is_float:
                 elements = _elements(operand)
-                quant = choose_params(float(elements.min()), float(elements.max()), DType.S16)
-                self._graph.set_operand(node, index, self.quantized(operand, DType.S16, quant))
+                quant = choose_params(float(elements.min()), float(elements.max()), dtype)
+                self._graph.set_operand(node, index, self.quantized(operand, dtype, quant))
 
     def quantize_layer(self, node: Node) -> tuple[float, ...]:
         """Weight and bias of a convolution or fully connected layer; returns the weight's scale per channel."""

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from qcompiler.errors import MultiplierRangeError, UsageError
-from qcompiler.ir.ops import IntAdd, IntAveragePool, IntDiv, IntMean, IntMul, IntPRelu, IntSoftmax
+from qcompiler.ir.ops import IntAdd, IntAveragePool, IntDiv, IntMatMul, IntMean, IntMul, IntPRelu, IntSoftmax
 from qcompiler.ir.types import DType, QuantParams
 
 S32_MIN, S32_MAX = -(2**31), 2**31 - 1
@@ -218,6 +218,12 @@ def fold_bias(bias: int, zp_in: int, weights: Sequence[int]) -> int:
 def accumulate(xs: Sequence[int], weights: Sequence[int], folded_bias: int) -> int:
     """One output of a convolution or gemm before its RESCALE, modulo 2^32; padding elements are `zp_in`."""
     return wrap_s32(folded_bias + sum(x * w for x, w in zip(xs, weights, strict=True)))
+
+
+def matmul(op: IntMatMul, row: Sequence[int], column: Sequence[int]) -> int:
+    """One element of a product of two activations: a row of a by a column of b; the sum is modulo 2^32."""
+    acc = wrap_s32(sum((a - op.zp_a) * (b - op.zp_b) for a, b in zip(row, column, strict=True)))
+    return requantize(acc, op.multiplier, op.shift, op.zp_out, op.lo, op.hi)
 
 
 def accumulator_bound(dtype: DType, zp_in: int, weights: Sequence[int], bias: int) -> int:

@@ -62,10 +62,13 @@ class Row:
 
 
 def multiply_adds(node: Node) -> int:
-    """Products that a convolution or fully connected layer sums, for symbolic dimensions of 1.
+    """Products that a layer or a product of activations sums, for symbolic dimensions of 1.
 
     Taps that are zero for all input channels do not count: those of a transposed convolution that a phase has not.
     """
+    if isinstance(node.op, ops.IntMatMul):
+        terms = split_dim(node.operands[0].type.shape[-1])[0]
+        return terms * math.prod(split_dim(d)[0] for d in node.result.type.shape)
     if not isinstance(node.op, ops.IntConv | ops.IntGemm):
         return 0
     weight = np.asarray(node.operands[1].data)

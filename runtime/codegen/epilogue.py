@@ -4,7 +4,7 @@ Within a tile the channel of lane l of vector v is `channel_of(...)`, such that 
 16-byte lanes, put the channels in order. Weights and records are packed in that order.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from llvmlite import ir
 
@@ -34,7 +34,7 @@ def emit_epilogue(
     builder: ir.IRBuilder,
     p: Primitive,
     accs: list[list[ir.Value]],
-    records: list[ir.Value],
+    records: Sequence[ir.Value],
     outs: list[list[ir.Value]],
     parameters: ir.Value,
     done: ir.Block,
@@ -150,7 +150,7 @@ def _emit_residual_branch(
     builder: ir.IRBuilder,
     p: Primitive,
     accs: list[list[ir.Value]],
-    records: list[ir.Value],
+    records: Sequence[ir.Value],
     outs: list[list[ir.Value]],
     parameters: ir.Value,
     distance: ir.Value,

@@ -7,6 +7,7 @@ Activations are read where they are, unless the distances of a register's pixels
 of an image row) or less than a step is left of a run: then they are gathered first.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from llvmlite import ir
@@ -22,7 +23,6 @@ from qcompiler.runtime.codegen.matrix_unit import (
     MatrixUnit,
 )
 from qcompiler.runtime.codegen.primitives import Primitive, TileShape
-from qcompiler.runtime.codegen.rescale import FIELDS
 from qcompiler.runtime.codegen.vectors import (
     I1,
     I8,
@@ -36,6 +36,7 @@ from qcompiler.runtime.codegen.vectors import (
     load,
     offset,
     prefetch,
+    splat,
     splat_constant,
     stack_bytes,
     store,
@@ -63,13 +64,27 @@ class Operands:
 
 
 @dataclass(frozen=True)
+class Channels:
+    """Where a tile finds what belongs to its channels: for each vector of them the address of biases and record."""
+
+    biases: Sequence[ir.Value]
+    records: Sequence[ir.Value]
+
+
+@dataclass(frozen=True)
 class Results:
-    """Where a tile puts its results; see `tile.matrix_tiles`."""
+    """Where a tile puts its results; see `tile.matrix_tiles`.
+
+    Attributes:
+        residual_distance: None in kernels that add no residual.
+        row_terms: address of s32[pixels], added to the sums of each pixel; None in kernels that add none.
+    """
 
     out: ir.Value
     stride: ir.Value
-    residual_distance: ir.Value
     parameters: ir.Value
+    residual_distance: ir.Value | None = None
+    row_terms: ir.Value | None = None
 
 
 def emit_unit_tile(
@@ -79,7 +94,7 @@ def emit_unit_tile(
     shape: TileShape,
     count: ir.Value,
     operands: Operands,
-    records: list[ir.Value],
+    channels: Channels,
     results: Results,
     is_first: ir.Value,
 ) -> None:
@@ -88,9 +103,9 @@ def emit_unit_tile(
     `is_first` says whether it is the first that reads these weights; the others are as for `tile.matrix_tiles`.
     """
     sums = stack_bytes(builder, len(SUMS) * REGISTER_BYTES, "tile_sums")
-    _emit_sums(builder, unit, shape, operands, records, count, sums, is_first)
+    _emit_sums(builder, unit, shape, operands, channels.biases, count, sums, is_first)
     done = builder.append_basic_block("tile_done")
-    _emit_rescaling(builder, p, shape, sums, records, results, count, done)
+    _emit_rescaling(builder, p, shape, sums, channels.records, results, count, done)
     builder.position_at_end(done)
 
 
@@ -99,7 +114,7 @@ def _emit_rescaling(
     p: Primitive,
     shape: TileShape,
     sums: ir.Value,
-    records: list[ir.Value],
+    records: Sequence[ir.Value],
     results: Results,
     count: ir.Value,
     done: ir.Block,
@@ -115,6 +130,8 @@ def _emit_rescaling(
         [_emit_sum(builder, p, sums, offset(builder, vector_at, m * shape.vectors + v)) for v in range(shape.vectors)]
         for m in range(step)
     ]
+    if results.row_terms is not None:
+        accs = add_row_terms(builder, accs, builder.add(results.row_terms, builder.shl(pixel, constant(2))))
     outs = [[builder.add(results.out, builder.mul(offset(builder, pixel, m), results.stride))] for m in range(step)]
     emit_epilogue(builder, p, accs, records, outs, results.parameters, next_step, results.residual_distance)
     builder.position_at_end(next_step)
@@ -122,6 +139,15 @@ def _emit_rescaling(
     pixel.add_incoming(constant(0), before)
     pixel.add_incoming(_least(builder, following, last), next_step)  # the last step overlaps the one before
     branch_back(builder, builder.icmp_signed("<", following, count), loop, done)
+
+
+def add_row_terms(builder: ir.IRBuilder, accs: list[list[ir.Value]], terms: ir.Value) -> list[list[ir.Value]]:
+    """Add to each pixel's accumulators its s32 at `terms`, modulo 2^32."""
+    added = []
+    for m, vectors in enumerate(accs):
+        term = splat(builder, load(builder, offset(builder, terms, 4 * m), I32, 4), vectors[0].type)
+        added.append([builder.add(acc, term) for acc in vectors])
+    return added
 
 
 def _emit_sum(builder: ir.IRBuilder, p: Primitive, sums: ir.Value, index: ir.Value) -> ir.Value:
@@ -133,7 +159,7 @@ def _emit_sums(
     unit: MatrixUnit,
     shape: TileShape,
     operands: Operands,
-    records: list[ir.Value],
+    biases: Sequence[ir.Value],
     count: ir.Value,
     sums: ir.Value,
     is_first: ir.Value,
@@ -141,9 +167,8 @@ def _emit_sums(
     """Store s32[pixel, vector, lane], bias included; pixels from `count` on are unspecified."""
     vectors = range(shape.vectors)
     registers = [_emit_pixels(builder, index, operands, count) for index in range(shape.pixels // ROWS)]
-    for v, record in enumerate(records):
+    for v, bias in enumerate(biases):
         for index in range(len(registers)):
-            bias = offset(builder, record, FIELDS.index("bias") * ROW_BYTES)
             unit.load(builder, index * shape.vectors + v, bias, constant(0))  # each pixel starts from the same biases
 
     entry = builder.block

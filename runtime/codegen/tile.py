@@ -7,6 +7,7 @@ into columns. Every four bytes of a run (`group` activations) meet one weight ve
 The channels of a tile's lanes are in the order of `epilogue.channel_of`; weights and records are packed in it.
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from llvmlite import ir
@@ -15,9 +16,15 @@ from numba import types
 from qcompiler.runtime.codegen.epilogue import emit_epilogue
 from qcompiler.runtime.codegen.intrinsics import emitted
 from qcompiler.runtime.codegen.matrix_unit import ROWS, MatrixUnit
-from qcompiler.runtime.codegen.matrix_unit_tile import Operands, Results, emit_unit_tile
+from qcompiler.runtime.codegen.matrix_unit_tile import (
+    Channels,
+    Operands,
+    Results,
+    add_row_terms,
+    emit_unit_tile,
+)
 from qcompiler.runtime.codegen.primitives import Primitive, TileShape, emitted_primitive
-from qcompiler.runtime.codegen.rescale import field, record_bytes
+from qcompiler.runtime.codegen.rescale import FIELDS, record_bytes
 from qcompiler.runtime.codegen.vectors import (
     I8,
     I32,
@@ -90,20 +97,88 @@ def matrix_tiles(  # noqa: PLR0913, PLR0917 - a kernel's inner call has no struc
         residual_distance: from the address of a result to that of its residual, in bytes, where residuals are added.
         parameters: address of the words `rescale.PARAMETERS` and `rescale.RESIDUAL_PARAMETERS`.
     """
-    p = emitted_primitive()
+    operands = Operands(base, rows, runs, run_count, run_bytes, weights, register_rows, register_bytes)
+    results = Results(out, out_stride, parameters, residual_distance=residual_distance)
+
+    def channels(p: Primitive, vectors: int) -> Channels:
+        own = [offset(builder, records, v * record_bytes(p)) for v in range(vectors)]
+        return Channels([offset(builder, record, FIELDS.index("bias") * p.vector_bytes) for record in own], own)
+
+    _emit_variants(builder, emitted_primitive().forms, variant, tiles, count, operands, channels, results)
+
+
+@emitted(types.void, *[types.int64] * 16)
+def product_tiles(  # noqa: PLR0913, PLR0917 - a kernel's inner call has no structs
+    builder: ir.IRBuilder,
+    variant: ir.Value,
+    tiles: ir.Value,
+    count: ir.Value,
+    base: ir.Value,
+    rows: ir.Value,
+    run: ir.Value,
+    run_bytes: ir.Value,
+    weights: ir.Value,
+    register_rows: ir.Value,
+    register_bytes: ir.Value,
+    biases: ir.Value,
+    record: ir.Value,
+    row_terms: ir.Value,
+    out: ir.Value,
+    out_stride: ir.Value,
+    parameters: ir.Value,
+) -> None:
+    """The same for a product of two activations: pixels are rows of the first, channels columns of the second.
+
+    Args:
+        builder: at the place of the call.
+        variant: as for `matrix_tiles`, like all that is not said here.
+        tiles: as there.
+        count: as there.
+        base: as there.
+        rows: as there.
+        run: address of the s64 offset of the only run.
+        run_bytes: as there.
+        weights: as there.
+        register_rows: as there.
+        register_bytes: as there.
+        biases: address of s32[vectors, lanes].
+        record: address of the one record of all vectors, whose biases are not used.
+        row_terms: address of s32[tiles * pixels], added to all sums of a row.
+        out: as there.
+        out_stride: as there.
+        parameters: address of the words `rescale.PARAMETERS`.
+    """
+    operands = Operands(base, rows, run, constant(1), run_bytes, weights, register_rows, register_bytes)
+    results = Results(out, out_stride, parameters, row_terms=row_terms)
+
+    def channels(p: Primitive, vectors: int) -> Channels:
+        return Channels([offset(builder, biases, v * p.vector_bytes) for v in range(vectors)], [record] * vectors)
+
+    forms = [emitted_primitive()]  # the narrow form needs a proof for constant weights
+    _emit_variants(builder, forms, variant, tiles, count, operands, channels, results)
+
+
+def _emit_variants(
+    builder: ir.IRBuilder,
+    forms: Sequence[Primitive],
+    variant: ir.Value,
+    tiles: ir.Value,
+    count: ir.Value,
+    operands: Operands,
+    channels: Callable[[Primitive, int], Channels],
+    results: Results,
+) -> None:
+    """Compute and store tiles of `variant`, a form and shape; `channels` emits what belongs to that many vectors."""
     done = builder.append_basic_block("tile_done")
     switch = builder.switch(variant, done)
-    operands = Operands(base, rows, runs, run_count, run_bytes, weights, register_rows, register_bytes)
-    results = Results(out, out_stride, residual_distance, parameters)
-    shapes = [(each, full) for each in p.forms for full in each.tiles]
+    shapes = [(form, full) for form in forms for full in form.tiles]
     for index, (form, full) in enumerate(shapes):
         for single, shape in enumerate((full, TileShape(full.vectors, 1))):
             body = builder.append_basic_block(f"tile_{shape.vectors}x{shape.pixels}")
             switch.add_case(constant(2 * index + single), body)
             builder.position_at_end(body)
-            record = [offset(builder, records, v * record_bytes(p)) for v in range(shape.vectors)]
             unit = None if single else form.matrix_unit
-            _emit_tiles(builder, form, unit, shape, tiles, count, operands, record, results)
+            _emit_tiles(builder, form, unit, shape, tiles, count, operands, channels(form, shape.vectors), results)
             builder.branch(done)
     builder.position_at_end(done)
 
@@ -116,7 +191,7 @@ def _emit_tiles(
     tiles: ir.Value,
     count: ir.Value,
     operands: Operands,
-    records: list[ir.Value],
+    channels: Channels,
     results: Results,
 ) -> None:
     """Compute and store tiles of one shape, on the matrix unit or in vector registers."""
@@ -128,22 +203,31 @@ def _emit_tiles(
     builder.branch(loop)
     builder.position_at_end(loop)
     left, rows, tile_out = builder.phi(I64), builder.phi(I64), builder.phi(I64)
-    of_tile = replace(operands, rows=rows)
+    of_tile, own = replace(operands, rows=rows), replace(results, out=tile_out)
+    if results.row_terms is not None:
+        own = replace(own, row_terms=builder.phi(I64))
     if unit is not None:
-        is_first, own = builder.icmp_signed("==", left, tiles), replace(results, out=tile_out)
-        emit_unit_tile(builder, p, unit, shape, count, of_tile, records, own, is_first)
+        is_first = builder.icmp_signed("==", left, tiles)
+        emit_unit_tile(builder, p, unit, shape, count, of_tile, channels, own, is_first)
         builder.branch(next_tile)
     else:
-        accs = _emit_sums(builder, p, shape, of_tile, records)
+        accs = _emit_sums(builder, p, shape, of_tile, channels.biases)
+        if own.row_terms is not None:
+            accs = add_row_terms(builder, accs, own.row_terms)
         outs = [[builder.add(tile_out, builder.mul(results.stride, constant(m)))] for m in range(shape.pixels)]
-        emit_epilogue(builder, p, accs, records, outs, results.parameters, next_tile, results.residual_distance)
+        emit_epilogue(
+            builder, p, accs, channels.records, outs, results.parameters, next_tile, results.residual_distance
+        )
     builder.position_at_end(next_tile)
     following = builder.sub(left, constant(1))
-    for phi, start, again in (
+    moving = [
         (left, tiles, following),
         (rows, operands.rows, builder.add(rows, builder.shl(pixels, constant(3)))),
         (tile_out, results.out, builder.add(tile_out, builder.mul(pixels, results.stride))),
-    ):
+    ]
+    if own.row_terms is not None:
+        moving.append((own.row_terms, results.row_terms, builder.add(own.row_terms, builder.shl(pixels, constant(2)))))
+    for phi, start, again in moving:
         phi.add_incoming(start, entry)
         phi.add_incoming(again, next_tile)
     branch_back(builder, builder.icmp_signed(">", following, constant(0)), loop, done)
@@ -151,12 +235,12 @@ def _emit_tiles(
 
 
 def _emit_sums(
-    builder: ir.IRBuilder, p: Primitive, shape: TileShape, operands: Operands, records: list[ir.Value]
+    builder: ir.IRBuilder, p: Primitive, shape: TileShape, operands: Operands, biases: Sequence[ir.Value]
 ) -> list[list[ir.Value]]:
     """The two loops; s32 accumulators [pixel][vector], bias included."""
     base, rows, runs = operands.base, operands.rows, operands.runs
     tile_range = [(m, v) for m in range(shape.pixels) for v in range(shape.vectors)]
-    bias = [field(builder, p, record, "bias") for record in records]
+    bias = [load(builder, address, p.s32, 4) for address in biases]
     row = [
         builder.inttoptr(builder.add(base, load(builder, offset(builder, rows, 8 * m), I64, 8)), I8.as_pointer())
         for m in range(shape.pixels)

@@ -13,6 +13,7 @@ of blocks of pixels, a unit.
 from qcompiler.runtime.codegen.rescale import PARAMETERS, RESIDUAL_PARAMETERS
 from qcompiler.runtime.codegen.staging import stage_activations
 from qcompiler.runtime.codegen.tile import begin_tiles, end_tiles, matrix_tiles
+from qcompiler.runtime.kernels.arithmetic import inlined
 from qcompiler.runtime.kernels.memory import copy_bytes, load_s64, word_loader
 from qcompiler.runtime.kernels.registry import kernel
 from qcompiler.runtime.kernels.rows import collect_steps, stage_padded_rows, stage_sampled_rows
@@ -80,6 +81,21 @@ WORDS = (
 
 _load_words = word_loader(len(WORDS))
 _PARAMETERS_OFFSET = 8 * WORDS.index(PARAMETERS[0])
+
+
+@inlined
+def next_tiles(pixel: int, pixels: int, full: int, least: int) -> tuple[int, int, int, int]:
+    """What comes after `pixel` pixels of a block: the first pixel, tiles, 1 if they are of one pixel, pixels of each.
+
+    A tile has `full` pixels, and can be told to compute `least`.
+    """
+    left = pixels - pixel
+    if left >= full:
+        return pixel, left // full, 0, full
+    if 3 * left >= least and pixels >= least:  # move back over pixels that are done already
+        count = max(left, least)
+        return pixels - count, 1, 0, count
+    return pixel, left, 1, 1
 
 
 @kernel("int_conv", words=WORDS, per_isa=True)
@@ -165,17 +181,9 @@ def int_conv(operands: int, share: int, shares: int) -> None:  # noqa: C901, PLR
                 if pixel == last:
                     first, last = last, min(last + segment_pixels, pixels)
                     tile_out += out_unit_bytes
-                left = last - pixel
-                repeats, single, step = left // full, 0, full
-                if left < full:
-                    repeats = 1
-                    if 3 * left >= least and last - first >= least:  # move back over pixels that are done already
-                        step = max(left, least)
-                        pixel = last - step
-                    else:
-                        repeats, single, step = left, 1, 1
-                target, stride = tile_out + (pixel - first) * out_stride, out_stride
-                residual_distance = residual - out
+                place, repeats, single, step = next_tiles(pixel - first, last - first, full, least)
+                pixel = first + place
+                target, stride, residual_distance = tile_out + place * out_stride, out_stride, residual - out
                 if valid:
                     if residual:
                         for m in range(step):

@@ -158,7 +158,7 @@ class PackedConv:
         """
         geometry = _Geometry(self, batch, height, width, strides, pads)
         macs = geometry.tile_pixels * self.density * self.cout * self.per_group * math.prod(self.kernel)
-        speed = _MACS_PER_NS[self.isa.removesuffix("-emulated")] * (_NARROW_SPEED if self.is_narrow else 1)
+        speed = MACS_PER_NS[self.isa.removesuffix("-emulated")] * (_NARROW_SPEED if self.is_narrow else 1)
         cost = macs / speed + geometry.pixels * self.cout * 0.15
         if self.blocks != (1, 1) and self.primitive.matrix_unit is not None:
             cost += geometry.units * self.weights.nbytes * _PREFETCH_NS
@@ -198,12 +198,12 @@ class PackedConv:
         return KernelPlan("int_conv", constants, integers, scratch * shares, shares, cost, out_shape)
 
 
-_LEAST_ROWS = 4  # of a register of pixels: with fewer, a tile could not have `Primitive.least_pixels`
+LEAST_ROWS = 4  # of a register of pixels: with fewer, a tile could not have `Primitive.least_pixels`
 _PREFETCH_NS = 0.0025  # a byte of weights that a matrix unit's tiles ask for once more, with each row of pixels
 _FEW_ROWS = 7  # with fewer it is faster to gather the pixels of several image rows
 
 
-def _register_bytes(run_bytes: int) -> int:
+def register_bytes(run_bytes: int) -> int:
     """Bytes of a matrix unit's step: such that the steps of a run are alike, if that adds no more than one."""
     steps = -(-run_bytes // ROW_BYTES)
     for count in (steps, steps + 1):
@@ -214,11 +214,11 @@ def _register_bytes(run_bytes: int) -> int:
 
 def _collected_steps(collected_bytes: int) -> tuple[int, int]:
     """Steps of a matrix unit over all runs of a pixel, and bytes of each."""
-    step_bytes = _register_bytes(collected_bytes)
+    step_bytes = register_bytes(collected_bytes)
     return -(-collected_bytes // step_bytes), step_bytes
 
 
-_MACS_PER_NS = {
+MACS_PER_NS = {
     "amx": 800.0,
     "vnni512": 200.0,
     "vnni256": 100.0,
@@ -334,7 +334,7 @@ class _Geometry:
         if at_one_distance or self.conv.choice.collected:
             pixels = self.block_units * width
             tiles = -(-pixels // (registers * ROWS))
-            return max(_LEAST_ROWS, -(-pixels // (registers * tiles)))
+            return max(LEAST_ROWS, -(-pixels // (registers * tiles)))
         divisors = [rows for rows in range(_FEW_ROWS, ROWS + 1) if width % rows == 0]
         return max(divisors, default=ROWS)
 
@@ -468,7 +468,7 @@ def pack_conv(  # noqa: PLR0913 - each is a fact of the layer
     record_size = epilogue.records(np.zeros((1, p.lanes), np.intp)).nbytes
     for section in range(sections):
         g = section if group > 1 else 0
-        for index, start, valid in _tiles_of(p, per_section, choice.widest):
+        for index, start, valid in tiles_of(p, per_section, choice.widest):
             shape = p.tiles[index]
             columns = shape.vectors * p.lanes
             lanes, vectors = range(p.lanes), range(shape.vectors)
@@ -498,7 +498,7 @@ def pack_conv(  # noqa: PLR0913 - each is a fact of the layer
             ]
             used_products, products = used_products + used[0].size * columns, products + dot_groups[0].size * columns
             run_bytes = 4 * (used_groups.stop - used_groups.start)
-            own_runs = [used_runs.start, used_runs.stop - used_runs.start, run_bytes, _register_bytes(run_bytes)]
+            own_runs = [used_runs.start, used_runs.stop - used_runs.start, run_bytes, register_bytes(run_bytes)]
             tiles.append([*entry, *([0, steps, step_bytes, step_bytes] if choice.collected else own_runs)])
             weight_offset += weights[-1].nbytes
             record_offset += shape.vectors * record_size
@@ -578,7 +578,7 @@ def pack_gemm(
     )
 
 
-def _tiles_of(p: Primitive, channels: int, widest: int) -> list[tuple[int, int, int]]:
+def tiles_of(p: Primitive, channels: int, widest: int) -> list[tuple[int, int, int]]:
     """(index of the tile shape, first channel, channels) that cover `channels`; the last may overlap its neighbour.
 
     No tile is wider than the shape `widest`.

@@ -19,6 +19,7 @@ from qcompiler.runtime.lowering import (  # noqa: F401  # registers the rules
     integer_linear,
     observation,
     pooling,
+    products,
 )
 from qcompiler.runtime.lowering.context import Lowering, PackedModel, lowers, rule_for
 from qcompiler.runtime.lowering.movement import place_concats

@@ -1,4 +1,4 @@
-"""Integer convolution and fully connected layers."""
+"""Integer convolution, fully connected layers and products of activations."""
 
 import math
 from collections.abc import Callable
@@ -6,10 +6,10 @@ from collections.abc import Callable
 import numpy as np
 
 from qcompiler.ir import DType
-from qcompiler.ir.ops import IntConv, IntGemm
+from qcompiler.ir.ops import IntConv, IntGemm, IntMatMul
 from qcompiler.ir.types import AnyArray
 from qcompiler.runtime.reference.fixed_point import Int64, requantize, widen, wrap_s32
-from qcompiler.runtime.reference.linear import Numbers, convolve, multiply_rows
+from qcompiler.runtime.reference.linear import Numbers, convolve, multiply_matrices, multiply_rows
 from qcompiler.runtime.reference.registry import Domain, reference
 from qcompiler.runtime.reference.windows import from_channels_first, to_channels_first
 
@@ -51,6 +51,13 @@ def int_gemm(
     if residual is not None and factor is not None:
         acc = acc + _scaled(op, residual, factor)
     return _finish(op, acc, multiplier, shift)
+
+
+@reference(IntMatMul, Domain.STORED)
+def int_matmul(op: IntMatMul, a: AnyArray, b: AnyArray) -> AnyArray:
+    # Differences of bytes and zero points are integers of 9 bits: float64 holds the sums of 2^37 of their products.
+    acc = widen(multiply_matrices((widen(a) - op.zp_a).astype(float), (widen(b) - op.zp_b).astype(float)))
+    return requantize(wrap_s32(acc), op.multiplier, op.shift, op.zp_out, op.lo, op.hi, op.dtype)
 
 
 def exact_sums(multiply: Callable[[Numbers, Numbers], Numbers], x: AnyArray, weight: AnyArray, terms: int) -> Int64:

@@ -108,6 +108,11 @@ def gemm(op: Gemm, x: Real, weight: Real, bias: Real | None = None) -> Real:
 
 @reference(MatMul)
 def matmul(_op: MatMul, a: Real, b: Real) -> Real:
+    return multiply_matrices(a, b)
+
+
+def multiply_matrices(a: Real, b: Real) -> Real:
+    """``sum_k a[..., m, k] · b[..., k, n]`` with broadcast batch axes, each pair of matrices by itself."""
     batch = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
     a, b = np.broadcast_to(a, (*batch, *a.shape[-2:])), np.broadcast_to(b, (*batch, *b.shape[-2:]))
     result = np.empty((*batch, a.shape[-2], b.shape[-1]))

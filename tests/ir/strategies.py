@@ -273,6 +273,10 @@ CASES: dict[type[Op], Callable[[Site], Case]] = {
         )
     ),
     ops.IntMul: _binary(lambda s: ops.IntMul(**s.rescale(), **_pair(s))),
+    ops.IntMatMul: lambda s: (
+        ops.IntMatMul(**s.rescale(), **_pair(s)),
+        [s.act("N", 3, 4), s.act(4, 5)],
+    ),
     ops.IntDiv: _binary(lambda s: ops.IntDiv(multiplier=s.integer(0, 2**31 - 1), shift=s.integer(2, 53), **_pair(s))),
     ops.IntRescale: _unary(lambda s: ops.IntRescale(zp_in=s.zero_point(), **s.rescale(), **s.result())),
     ops.IntLut: lambda s: (ops.IntLut(), [s.act(*IMAGE), Constant(np.arange(256).astype(np.int16))]),

@@ -13,6 +13,8 @@ from qcompiler.ir import AnyArray, DType, Graph, Op, Stage, TensorType, Value, o
 RESULT: dict[str, Any] = {"dtype": DType.U8, "zp_out": 0, "lo": 0, "hi": 255}
 RESCALE = ops.IntRescale(zp_in=0, multiplier=2**30, shift=31, **RESULT)
 MUL = ops.IntMul(zp_a=0, zp_b=0, multiplier=2**30, shift=31, **RESULT)
+MATMUL = ops.IntMatMul(zp_a=0, zp_b=0, multiplier=2**30, shift=31, **RESULT)
+TALL = TensorType(DType.S8, (4, 3))
 ADD = ops.IntAdd(zp_a=0, zp_b=0, multiplier_a=1, multiplier_b=1, shift=1, **RESULT)
 DIV = ops.IntDiv(zp_a=0, zp_b=0, multiplier=1, shift=2, **RESULT)
 AVERAGE = ops.IntAveragePool(
@@ -72,6 +74,12 @@ def s32(*elements: int) -> AnyArray:
         (MEAN, [DType.S16], {"zp_in": 1}, {"zp_in": 40000}, "zero point 40000 lies outside"),
         (MUL, [DType.S16, DType.S16], {"zp_a": 32767}, {"zp_a": 32767, "zp_b": 1}, "can reach 2147516415, and a"),
         (MUL, [DType.S16, DType.U8], {"zp_a": -32768, "zp_b": 255}, {"multiplier": 3}, "multiplier 3 is neither"),
+        (MATMUL, [DType.U8, TALL], {"zp_a": 255}, {"zp_a": 256}, "zero point 256 lies outside [0, 255] of u8"),
+        (MATMUL, [DType.U8, TALL], {"zp_b": -128}, {"zp_b": 128}, "zero point 128 lies outside [-128, 127] of s8"),
+        (MATMUL, [DType.U8, TALL], {"multiplier": -(2**30)}, {"multiplier": 9}, "multiplier 9 is neither 0"),
+        (MATMUL, [DType.U8, TALL], {"shift": 62}, {"shift": 1}, "shift 1 lies outside [2, 62]"),
+        (MATMUL, [DType.U8, TALL], {"dtype": DType.S16}, {"dtype": DType.S32}, "the result has dtype s32, expected u8"),
+        (MATMUL, [DType.U8, TALL], {"lo": 7, "hi": 7}, {"lo": 8, "hi": 7}, "clamp [8, 7] is no range"),
         (RESCALE, [DType.S32], {"zp_in": 0}, {"zp_in": 1}, "the difference can reach 2147483649, and a rescale"),
         (RESCALE, [DType.S16], {"dtype": DType.S32}, {"dtype": DType.S64}, "the result has dtype s64, expected u8"),
         (QUANTIZE, [DType.F32], {"dtype": DType.S16}, {"dtype": DType.S32}, "the result has dtype s32, expected u8"),
@@ -118,6 +126,15 @@ IMAGE = TensorType(DType.U8, (1, 2, 3, 3))
         (GEMM, [DType.U8, WEIGHT, BIAS, GOOD_M], "a multiplier needs a shift"),
         (GEMM, [DType.U8, WEIGHT, BIAS], "result dtype u8: s32 goes without multiplier and shift"),
         (ops.IntGemm(zp_in=0), [DType.U8, WEIGHT, BIAS, GOOD_M, GOOD_SHIFT], "result dtype s32: s32 goes without"),
+        (MATMUL, [DType.U8, DType.U8], "shapes [2,4] and [2,4] do not multiply"),
+        (MATMUL, [DType.S16, TALL], "operand 0 has dtype s16, expected u8 or s8"),
+        (MATMUL, [DType.U8, TensorType(DType.S16, (4, 3))], "operand 1 has dtype s16, expected u8 or s8"),
+        (MATMUL, [TensorType(DType.U8, (2, 0)), TensorType(DType.U8, (0, 3))], "there are no products to sum"),
+        (
+            MATMUL,
+            [TensorType(DType.U8, (2, "N")), TensorType(DType.U8, ("N", 3))],
+            "summed is the symbolic dimension N",
+        ),
         (PRELU, [DType.U8, s32(2**30, 2**30, 1, 0), s32(2, 2, 2, 2)], "multiplier 1 is neither 0"),
         (ADD, [DType.S32, DType.U8], "operand 0 has dtype s32, expected u8 or s8 or s16"),
         (RESCALE, [DType.F32], "operand 0 has dtype f32, expected u8 or s8 or s16 or s32"),
@@ -160,6 +177,11 @@ def test_the_sum_of_a_pool_fits_32_bits():
 def test_a_mean_over_a_symbolic_axis_is_refused():
     with pytest.raises(VerifyError, match="an axis of a mean is the symbolic dimension N"):
         infer(MEAN, TensorType(DType.U8, (2, "N")))
+
+
+def test_the_batches_of_a_product_broadcast():
+    a, b = TensorType(DType.U8, ("N", 1, 3, 4)), TensorType(DType.S8, (7, 4, "M"))
+    assert infer(MATMUL, a, b) == TensorType(DType.U8, ("N", 7, 3, "M"))
 
 
 def test_a_good_gemm():

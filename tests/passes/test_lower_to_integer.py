@@ -1,5 +1,6 @@
 """Integer forms mean what the quantized ops mean: at most one step apart, since multipliers have 31 bits."""
 
+import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -116,6 +117,39 @@ def test_layers(shape, layer, weight, result, dtype):
     )
 
 
+@pytest.mark.parametrize(
+    ("shapes", "result"),
+    [
+        (["N,3,7", "N,7,5"], "u8[N,3,5]<scale=0.3, zero_point=50>"),
+        (["N,2,3,7", "7,5"], "s16[N,2,3,5]<scale=0.01, zero_point=0>"),
+        (["1,3,7", "N,2,7,5"], "u8[N,2,3,5]<scale=0.2, zero_point=128>"),
+    ],
+)
+def test_products_of_activations(shapes, result):
+    graph = check(shapes, f"%r: {result} = matmul(%a, %b)", step=0.01 if "s16" in result else 0.3)
+    assert isinstance(graph.node("r").op, ops.IntMatMul)
+
+
+@pytest.mark.parametrize(
+    ("shapes", "dtype", "reason"),
+    [
+        (("2,N", "N,3"), "u8", "it sums over the axis N of unknown size, so its sums cannot be bounded"),
+        (("2,0", "0,3"), "u8", "there are no products to sum"),
+        (("2,80000", "80000,3"), "u8", "its sums of 80000 products can reach 2178000000, which does not fit 32 bits"),
+        (("2,4", "4,3"), "s32", "a product of activations cannot be s32"),
+    ],
+)
+def test_products_that_cannot_be_proven_are_refused_by_name(shapes, dtype, reason):
+    operands = [f"%{n}: {U8.format(s)} = quantize(%{n}f)" for n, s in zip("ab", shapes, strict=True)]
+    graph = parse_graph(f"""qir 1 graph g quantized {{
+      input %af: f32[{shapes[0]}]  input %bf: f32[{shapes[1]}]
+      {operands[0]}  {operands[1]}
+      %p: {dtype}[2,3]<scale=4.0, zero_point=0> = matmul(%a, %b) @product
+      %y = dequantize(%p)  output y = %y }}""")
+    with pytest.raises(UnsupportedOpError, match=re.escape(f"node 'product' (matmul): {reason}")):
+        lowered(graph)
+
+
 def test_accumulators_are_exact():
     graph = check(
         ["N,7"],
@@ -173,7 +207,8 @@ graph mixed quantized {
   input %x: f32[N,2,2]
   const %k: s16[2,2]<scale=0.0001, zero_point=0> = [1, 2, 3, 4]
   %a: u8[N,2,2]<scale=0.04, zero_point=90> = quantize(%x)
-  %m: u8[N,2,2]<scale=0.1, zero_point=120> = matmul(%a, %a) @product
+  %p: s16[N,2,2]<scale=0.001, zero_point=0> = requantize(%a) @precise
+  %m: u8[N,2,2]<scale=0.1, zero_point=120> = matmul(%p, %a) @product
   %s: u8[N,2,2]<scale=0.1, zero_point=0> = abs(%m) @magnitude
   %w: s16[N,2,2]<scale=0.001, zero_point=0> = requantize(%s) @wide
   %e: u8[N,2,2]<scale=0.1, zero_point=0> = sqrt(%w) @root
@@ -188,7 +223,7 @@ def test_all_nodes_without_an_integer_form_are_named_at_once():
         lowered(parse_graph(MIXED))
     message = str(caught.value)
     assert "2 of the nodes of 'mixed' cannot be computed in integers" in message
-    assert "node 'product' (matmul): matmul has no integer form" in message
+    assert "node 'product' (matmul): it needs operands of 8 bits, not s16 and u8" in message
     assert "node 'root' (sqrt): sqrt of a s16 operand would need a table of 65536 entries" in message
     assert "'magnitude'" not in message
     assert "--allow-float" in message
@@ -202,8 +237,8 @@ def test_allowed_float_nodes_stay_between_boundary_ops():
     lowered(graph, context)
     assert graph.allow_float
     assert [node.op.name for node in graph.nodes()] == [
-        "int.quantize", "int.dequantize", "int.dequantize", "matmul", "int.quantize", "int.lut", "int.rescale",
-        "int.dequantize", "sqrt",
+        "int.quantize", "int.rescale", "int.dequantize", "int.dequantize", "matmul", "int.quantize", "int.lut",
+        "int.rescale", "int.dequantize", "sqrt",
     ]  # fmt: skip
     assert np.abs(reference.run(graph, {"x": x})["y"] - meant).max() <= 0.1 * 1.001
     assert sorted(r.node for r in context.remarks) == ["product", "root"]
@@ -269,7 +304,7 @@ def test_a_float_node_at_an_output_gives_its_result_directly():
 def test_a_lowering_is_found_by_the_nearest_base_class_and_registered_once():
     assert lowering_of(ops.Relu()) is lowering_of(ops.Exp())
     assert lowering_of(ops.Pad((0, 0))) is not lowering_of(ops.Identity())
-    assert lowering_of(ops.MatMul()) is None
+    assert lowering_of(ops.BatchNormalization()) is None
     with pytest.raises(PluginError, match="op class Conv has a lowering already"):
         lowers(ops.Conv)(lambda node, _: (node.op, node.operands))
 

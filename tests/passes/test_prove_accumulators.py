@@ -59,6 +59,40 @@ def test_pools_and_means_are_proven_by_their_size():
     assert prove(graph)[0].headroom_bits == 31 - 14
 
 
+def integer_matmul(terms: int, zps: tuple[int, int], *, clamp: tuple[int, int] = (0, 255)) -> Graph:
+    """a: u8 clamped by what makes it, then transposed; b: s8."""
+    graph = Graph(stage=Stage.INTEGER)
+    a, b = (
+        graph.add_input("a", TensorType(DType.U8, (terms, 2))),
+        graph.add_input("b", TensorType(DType.S8, (terms, 3))),
+    )
+    a = graph.add_node(ops.IntRescale(DType.U8, 0, 2**30, 30, 0, *clamp), [a]).result
+    a = graph.add_node(ops.Transpose((1, 0)), [a]).result
+    op = ops.IntMatMul(DType.U8, *zps, 2**30, 40, 0, 0, 255)
+    graph.add_output(graph.add_node(op, [a, b], name="product").result, "y")
+    return graph
+
+
+@settings(max_examples=20)
+@given(st.integers(1, 3), st.integers(0, 255), st.integers(-128, 127))
+def test_the_bound_of_a_product_is_its_largest_sum(terms: int, zp_a: int, zp_b: int) -> None:
+    (proof,) = prove(integer_matmul(terms, (zp_a, zp_b)))
+    assert proof.channels == 1
+    assert proof.bound == max(abs((a - zp_a) * (b - zp_b) * terms) for a in (0, 255) for b in (-128, 127))
+
+
+def test_clamps_in_front_of_data_movement_narrow_a_product():
+    (proof,) = prove(integer_matmul(7, (10, 0), clamp=(10, 13)))
+    assert proof.bound == 7 * 3 * 128
+
+
+def test_a_product_that_could_overflow_is_refused():
+    PassManager(parse_pipeline("prove-accumulators")).run(integer_matmul(65_793, (0, 0)))
+    message = r"'product' \(bound 2147516160\): a product of two activations has to sum fewer terms"
+    with pytest.raises(AccumulatorOverflowError, match=message):
+        PassManager(parse_pipeline("prove-accumulators")).run(integer_matmul(65_794, (0, 0)))
+
+
 def test_what_could_overflow_is_refused_in_the_integer_stage():
     graph = integer_gemm(np.full((1, 70_000), 127), [0], 0)
     with pytest.raises(AccumulatorOverflowError, match=r"'fc' \(bound 2266950000\)"):

@@ -19,6 +19,7 @@ from qcompiler.ir.ops import (
     IntDiv,
     IntGemm,
     IntLut,
+    IntMatMul,
     IntMean,
     IntMul,
     IntPad,
@@ -36,7 +37,9 @@ few = settings(max_examples=60)
 def evaluate(op: Op, *arrays: Array) -> Array:
     """The only result of `op` on these operands."""
     graph = Graph("single", Stage.INTEGER)
-    inputs = len(arrays) if isinstance(op, IntAdd | IntMul | IntDiv) else 1  # the others' parameters are constants
+    inputs = (
+        len(arrays) if isinstance(op, IntAdd | IntMul | IntDiv | IntMatMul) else 1
+    )  # the others' parameters are constants
     feeds = {f"x{i}": array for i, array in enumerate(arrays[:inputs])}
     operands = [graph.add_input(n, TensorType(DType.from_numpy(a.dtype), a.shape)) for n, a in feeds.items()]
     operands += [graph.add_constant(array) for array in arrays[inputs:]]
@@ -143,6 +146,33 @@ def test_gemm(data: st.DataObject):
         expected[(*n, row)] = numerics.requantize(acc, *rescale[row], *result[1:]) if rescale else acc
     vectors = np.array(rescale, np.int32).T if rescale else ()
     np.testing.assert_array_equal(evaluate(op, x, weight, bias, *vectors), expected)
+
+
+@few
+@given(st.data())
+def test_matmul(data: st.DataObject):
+    (a_dtype, b_dtype), k = data.draw(st.tuples(BYTES, BYTES)), data.draw(st.integers(1, 5))
+    m, n = data.draw(st.integers(1, 3)), data.draw(st.integers(1, 3))
+    batches = [((), ()), ((2,), ()), ((), (2,)), ((2, 1), (3,))]
+    a_batch, b_batch = data.draw(st.sampled_from(batches))
+    a, b = data.draw(tensors((*a_batch, m, k), a_dtype)), data.draw(tensors((*b_batch, k, n), b_dtype))
+    dtype, *result = data.draw(results())
+    zps = data.draw(zero_points(a_dtype)), data.draw(zero_points(b_dtype))
+    op = IntMatMul(dtype, *zps, *data.draw(multipliers()), *result)
+    batch = np.broadcast_shapes(a_batch, b_batch)
+    rows, columns = np.broadcast_to(a, (*batch, m, k)), np.broadcast_to(b, (*batch, k, n)).swapaxes(-1, -2)
+    expected = np.empty((*batch, m, n), dtype.numpy)
+    for *i, row, column in np.ndindex(*expected.shape):
+        pair = rows[(*i, row)].tolist(), columns[(*i, column)].tolist()
+        expected[(*i, row, column)] = numerics.matmul(op, *pair)
+    np.testing.assert_array_equal(evaluate(op, a, b), expected)
+
+
+def test_sums_of_products_wrap_modulo_2_to_the_32():
+    a, b = np.full((1, 40_000), 255, np.uint8), np.full((40_000, 1), 255, np.uint8)
+    op = IntMatMul(DType.S16, 0, 0, 2**30, 46, 0, -(2**15), 2**15 - 1)
+    assert numerics.matmul(op, a[0].tolist(), b[:, 0].tolist()) < 0
+    assert evaluate(op, a, b).tolist() == [[numerics.matmul(op, a[0].tolist(), b[:, 0].tolist())]]
 
 
 def test_sums_that_float64_cannot_hold_are_taken_in_64_bits():

@@ -29,7 +29,7 @@ from qcompiler.ir.ops.elementwise import (
 )
 from qcompiler.ir.ops.integer import IntDequantize, IntegerOp, IntLut, IntPad, IntQuantize, IntRescale
 from qcompiler.ir.ops.integer_arithmetic import IntAdd, IntDiv, IntMul, IntPRelu
-from qcompiler.ir.ops.integer_linear import IntConv, IntGemm
+from qcompiler.ir.ops.integer_linear import IntConv, IntGemm, IntMatMul
 from qcompiler.ir.ops.integer_reduction import IntAveragePool, IntMean, IntSoftmax
 from qcompiler.ir.ops.linear import Clamp, Conv, ConvTranspose, Gemm, MatMul
 from qcompiler.ir.ops.movement import Concat, DepthToSpace, Identity, Movement, Pad, Reshape, Slice, Split, Transpose
@@ -63,6 +63,7 @@ __all__ = [
     "IntDiv",
     "IntGemm",
     "IntLut",
+    "IntMatMul",
     "IntMean",
     "IntMul",
     "IntPRelu",

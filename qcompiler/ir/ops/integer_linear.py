@@ -1,4 +1,7 @@
-"""The integer stage: convolution and fully connected layers; notation as in `qcompiler.ir.ops.integer`."""
+"""The integer stage: convolution, fully connected layers and products of activations.
+
+Notation as in `qcompiler.ir.ops.integer`.
+"""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -7,14 +10,17 @@ from qcompiler.errors import VerifyError
 from qcompiler.ir.op import Operands, register_op
 from qcompiler.ir.ops.integer import IntegerOp
 from qcompiler.ir.ops.integer_ranges import (
+    ACTIVATIONS,
     NARROW,
     check_constant_vector,
     check_dtype,
+    check_multiplier,
     check_multiplier_vectors,
     check_result,
     check_vector,
     check_zero_point,
 )
+from qcompiler.ir.ops.linear import product_shape
 from qcompiler.ir.ops.shapes import join_layout, spatial_output, split_layout, static_dim
 from qcompiler.ir.types import DType, TensorType, format_shape
 
@@ -87,6 +93,40 @@ class IntGemm(IntegerOp):
         result = TensorType(self.dtype, (*x.shape[:-1], rows))
         check_residual(operands, result, rows, self.zp_residual)
         return (result,)
+
+
+@register_op
+@dataclass(frozen=True)
+class IntMatMul(IntegerOp):
+    """Product of two activations a[..., m, k] and b[..., k, n] of 8 bits, whose batch axes broadcast.
+
+    ``acc = sum_k (a − zp_a) · (b − zp_b)`` modulo 2^32, result ``clamp(zp_out + RESCALE(acc, multiplier, shift), lo,
+    hi)``. k is a number and not 0: the proof of the accumulators depends on it.
+    """
+
+    name: ClassVar[str] = "int.matmul"
+    signature: ClassVar[str] = "a b"
+    dtype: DType
+    zp_a: int
+    zp_b: int
+    multiplier: int
+    shift: int
+    zp_out: int
+    lo: int
+    hi: int
+
+    def infer(self, operands: Operands) -> tuple[TensorType, ...]:
+        for index, zero_point in enumerate((self.zp_a, self.zp_b)):
+            check_dtype(operands, index, *NARROW)
+            check_zero_point(operands[index], zero_point)
+        if self.dtype not in ACTIVATIONS:
+            raise VerifyError(f"the result has dtype {self.dtype}, expected {' or '.join(ACTIVATIONS)}")
+        check_result(self.dtype, self.zp_out, self.lo, self.hi)
+        check_multiplier(self.multiplier, self.shift)
+        shape = product_shape(operands[0], operands[1])
+        if static_dim(operands[0].shape[-1], "the axis that is summed") == 0:
+            raise VerifyError("there are no products to sum")
+        return (TensorType(self.dtype, shape),)
 
 
 def check_accumulation(operands: Operands, channels: int, zp_in: int, dtype: DType) -> None:

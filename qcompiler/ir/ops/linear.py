@@ -120,11 +120,15 @@ class MatMul(Op):
     fixes_dtype: ClassVar[bool] = False
 
     def infer(self, operands: Operands) -> tuple[TensorType, ...]:
-        a, b = operands[0], operands[1]
-        if a.rank < 2 or b.rank < 2 or a.shape[-1] != b.shape[-2]:
-            raise VerifyError(f"shapes {format_shape(a.shape)} and {format_shape(b.shape)} do not multiply")
-        batch = broadcast_shapes(a.shape[:-2], b.shape[:-2])
-        return (TensorType(a.dtype, (*batch, a.shape[-2], b.shape[-1])),)
+        return (TensorType(operands[0].dtype, product_shape(operands[0], operands[1])),)
+
+
+def product_shape(a: TensorType, b: TensorType) -> tuple[Dim, ...]:
+    """The shape of a[..., m, k] times b[..., k, n]; raises VerifyError unless they multiply and their batches agree."""
+    if a.rank < 2 or b.rank < 2 or a.shape[-1] != b.shape[-2]:
+        raise VerifyError(f"shapes {format_shape(a.shape)} and {format_shape(b.shape)} do not multiply")
+    batch = broadcast_shapes(a.shape[:-2], b.shape[:-2])
+    return (*batch, a.shape[-2], b.shape[-1])
 
 
 def check_clamp(clamp: Clamp) -> None:
