@@ -59,7 +59,8 @@ def lower_gemm(node: Node, lowering: Lowering) -> Lowered:
 
 @lowers(ops.MatMul)
 def lower_matmul(node: Node, lowering: Lowering) -> Lowered:
-    """int.matmul: the scales of the operands and of the result become one multiplier."""
+    """int.matmul: alpha and the scales of the operands and of the result become one multiplier."""
+    alpha = node.op.alpha if isinstance(node.op, ops.MatMul) else 1.0
     a, b, y = lowering.operand(node, 0), lowering.operand(node, 1), lowering.result(node)
     if not (a.is_8_bit and b.is_8_bit):
         raise Unlowerable(f"it needs operands of 8 bits, not {a.dtype} and {b.dtype}")
@@ -73,7 +74,7 @@ def lower_matmul(node: Node, lowering: Lowering) -> Lowered:
     bound = product_bound(a.value, b.value, a.zero_point, b.zero_point)
     if bound > LARGEST_ACCUMULATOR:
         raise Unlowerable(f"its sums of {terms} products can reach {bound}, which does not fit 32 bits")
-    M, shift = quantize_multiplier(a.scale * b.scale / y.scale)
+    M, shift = quantize_multiplier(alpha * a.scale * b.scale / y.scale)
     op = ops.IntMatMul(zp_a=a.zero_point, zp_b=b.zero_point, multiplier=M, shift=shift, **result_fields(y))
     return op, [a.value, b.value]
 

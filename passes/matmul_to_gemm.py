@@ -45,6 +45,8 @@ class MatMulToGemm(RewritePass[Product | Sum]):
         y = matmul(C, x)                                       before
         y = transpose(gemm(transpose(x), C))                   after
 
+    A factor alpha goes into the weights.
+
     Known limits: a stack of different matrices stays a matmul, and a bias is taken up on the right only.
     """
 
@@ -71,8 +73,9 @@ class MatMulToGemm(RewritePass[Product | Sum]):
             case Product() if not node.operands[1].is_constant:
                 _rewrite_left(graph, node)
             case Product():
+                weight = _rows(node).T
                 node.op = ops.Gemm()
-                replace_constant(graph, node, 1, _rows(node.operands[1]).T)
+                replace_constant(graph, node, 1, weight)
             case Sum(gemm=gemm, bias=bias):
                 clamp = node.op.clamp if isinstance(node.op, ops.Add) else None
                 gemm.op = dataclasses.replace(ops.Gemm(), clamp=clamp)
@@ -94,13 +97,14 @@ def _rewrite_left(graph: Graph, node: Node) -> None:
     rank = x.type.rank
     swap = ops.Transpose((*range(rank - 2), rank - 1, rank - 2))
     columns = graph.add_node(swap, [x], name=f"{node.name}.columns", before=node).result
-    gemm = graph.add_node(ops.Gemm(), [columns, _weight(graph, matrix)], name=f"{node.name}.gemm", before=node)
+    gemm = graph.add_node(ops.Gemm(), [columns, _weight(graph, node, matrix)], name=f"{node.name}.gemm", before=node)
     node.op = swap
     graph.set_operands(node, [gemm.result])
 
 
-def _weight(graph: Graph, matrix: Value) -> Value:
-    return matrix if matrix.type.rank == 2 else graph.add_constant(_rows(matrix), f"{matrix.name}.rows")
+def _weight(graph: Graph, node: Node, matrix: Value) -> Value:
+    as_it_is = matrix.type.rank == 2 and node.op == ops.MatMul()
+    return matrix if as_it_is else graph.add_constant(_rows(node), f"{matrix.name}.rows")
 
 
 def _check_sum(match: Sum) -> str | None:
@@ -118,6 +122,10 @@ def _check_sum(match: Sum) -> str | None:
     return None
 
 
-def _rows(matrix: Value) -> AnyArray:
+def _rows(node: Node) -> AnyArray:
+    """The constant matrix of a product, times alpha."""
+    matrix = node.operands[1] if node.operands[1].is_constant else node.operands[0]
     data = np.asarray(matrix.data)
-    return data.reshape(data.shape[-2:])
+    alpha = node.op.alpha if isinstance(node.op, ops.MatMul) else 1.0
+    scaled: AnyArray = np.multiply(data, alpha, dtype=data.dtype)
+    return scaled.reshape(data.shape[-2:])

@@ -13,7 +13,15 @@ from qcompiler.passes.quantize import Quantize
 from qcompiler.suggestions import did_you_mean
 
 _CLEAN = ("fold-constants", "remove-identities", "common-subexpressions", "dead-code")
-_FOLD = ("replace-division", "matmul-to-gemm", "record-batch-norm", "fold-batch-norm", "fold-pad", "fuse-activation")
+_FOLD = (
+    "replace-division",
+    "matmul-to-gemm",
+    "fold-product-scale",
+    "record-batch-norm",
+    "fold-batch-norm",
+    "fold-pad",
+    "fuse-activation",
+)
 _QUANTIZE = (
     "decompose-transposed-convolution",
     "insert-observers",

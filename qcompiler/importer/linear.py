@@ -41,10 +41,7 @@ def import_gemm(node: NodeReader) -> Value:
         raise ModelError(f"{node.label}: A has shape {list(x.type.shape)}, expected two axes")
     if not isinstance(b, Known):
         right = _transposed(node, b) if node.attr_int("transB", 0) else b
-        y = node.emit(ops.MatMul(), x, right)
-        if alpha != 1:
-            y = node.emit(ops.Mul(), y, node.constant(np.array(alpha), "alpha"))
-        return _add_c(node, y, beta)
+        return _add_c(node, node.emit(ops.MatMul(float(alpha)), x, right), beta)
     if b.array.ndim != 2:
         raise ModelError(f"{node.label}: B has shape {list(b.array.shape)}, expected two axes")
     if node.attr_int("transB", 0) and alpha == 1:

@@ -18,6 +18,7 @@ from qcompiler.runtime.program import Buffer, Operand
 
 _MULTIPLY_NS = 0.02  # a multiply-add in a tile
 _GATHER_NS = 0.2  # an element of a panel
+_SCALE_NS = 0.2  # an element times a number
 _TAP_NS, _VECTOR_NS = 0.5, 2.0  # a multiply-add of vectors along a row; a vector besides that
 _STRIP_BYTES = 1 << 16
 """Of the staged rows of a plane: together with the output they stay in the second-level cache."""
@@ -66,10 +67,11 @@ def lower_windows(
 
 
 @lowers_f32(MatMul)
-def lower_matmul(lowering: Lowering, node: Node, op: MatMul) -> None:  # noqa: ARG001
-    """A 1x1 convolution for each matrix: rows of `a` are weights, columns of `b` pixels."""
+def lower_matmul(lowering: Lowering, node: Node, op: MatMul) -> None:
+    """A 1x1 convolution for each matrix: rows of `a` are weights, columns of `b` pixels. Then the factor alpha."""
     a, b = (lowering.buffer(v) for v in node.operands)
-    out = lowering.result(node.result)
+    result = lowering.result(node.result)
+    out = result if op.alpha == 1 else lowering.build.tensor(f"{node.name}.product", DType.F32, result.shape)
     *batch, rows, columns = out.shape
     depth = a.shape[-1]
 
@@ -83,6 +85,12 @@ def lower_matmul(lowering: Lowering, node: Node, op: MatMul) -> None:  # noqa: A
     words: dict[str, Operand] = {"x": b, "weights": a, "out": out, **geometry, **clamp_words(None)}
     words["bias"] = lowering.constant(node, f"zeros {rows}", lambda: np.zeros(rows, np.float32))
     _emit_conv(lowering, node, words, jobs, rows)
+    if out is not result:
+        count = math.prod(result.shape)
+        walk: dict[str, Operand] = {"a": out, "out": result, "count": count, "inner": count, "a0": 1, "b0": 0}
+        walk |= {f"d{i}": 1 for i in range(1, 4)} | {f"{x}{i}": 0 for x in "ab" for i in range(1, 5)}
+        walk["b"] = lowering.constant(node, f"alpha {op.alpha}", lambda: np.array([op.alpha], np.float32))
+        lowering.emit(node, "float_mul", walk | clamp_words(None), cost=_SCALE_NS * count, items=count // 64)
 
 
 @lowers_f32(Gemm)

@@ -107,8 +107,8 @@ def gemm(op: Gemm, x: Real, weight: Real, bias: Real | None = None) -> Real:
 
 
 @reference(MatMul)
-def matmul(_op: MatMul, a: Real, b: Real) -> Real:
-    return multiply_matrices(a, b)
+def matmul(op: MatMul, a: Real, b: Real) -> Real:
+    return op.alpha * multiply_matrices(a, b)
 
 
 def multiply_matrices(a: Real, b: Real) -> Real:

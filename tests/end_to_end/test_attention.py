@@ -79,6 +79,7 @@ def test_attention_is_integer_only(fused_scale: str, level: int):
     assert compiled.summary["float_nodes"] == []
     assert compiled.summary["accumulators_proven"] == compiled.summary["accumulators_total"] == 6
     assert compiled.summary["sqnr_db"]["y"] > 28
+    assert ("int.mul" in {node.op.name for node in compiled.graph.nodes()}) == (level == 0 and fused_scale != "none")
     expected = qcompiler.reference.run(compiled.graph, {"x": x})["y"]
     for threads in (1, 2, 3):
         assert np.array_equal(compiled.session(threads).run({"x": x})["y"], expected)

@@ -239,7 +239,7 @@ CASES: dict[type[Op], Callable[[Site], Case]] = {
     ops.Conv: _conv,
     ops.ConvTranspose: _conv_transpose,
     ops.Gemm: lambda s: (ops.Gemm(s.clamp()), [s.act(*ROW), s.weight(3, 8), *([s.vector(3)] if s.flag() else [])]),
-    ops.MatMul: lambda s: (ops.MatMul(), [s.act("N", 3, 4), s.act(4, 5)]),
+    ops.MatMul: lambda s: (ops.MatMul(s.draw(st.sampled_from([1.0, -0.125, 3.0e-5]))), [s.act("N", 3, 4), s.act(4, 5)]),
     ops.Div: _binary(lambda _: ops.Div()),
     ops.PRelu: lambda s: (ops.PRelu(), [s.act(*IMAGE), s.weight(4, 1, 1)]),
     ops.LeakyRelu: _unary(lambda s: ops.LeakyRelu(s.draw(numbers))),

@@ -15,8 +15,8 @@ SHAPE = (3, 3, 3, 3)  # all axes alike, so that every transpose fits everywhere
 WINDOW = (3, 3), (1, 1), (1, 1, 1, 1), (1, 1)  # kernel, strides, pads, dilations
 PASSES = [
     "remove-identities", "fold-constants", "common-subexpressions", "dead-code", "recognize-activations",
-    "replace-division", "matmul-to-gemm", "fold-batch-norm", "fold-pad", "fuse-activation", "sink-transposes",
-    "decompose-transposed-convolution",
+    "replace-division", "matmul-to-gemm", "fold-product-scale", "fold-batch-norm", "fold-pad", "fuse-activation",
+    "sink-transposes", "decompose-transposed-convolution",
 ]  # fmt: skip
 PERMS = [(0, 2, 3, 1), (0, 3, 1, 2), (0, 1, 2, 3), (1, 0, 2, 3)]
 UNARY = [

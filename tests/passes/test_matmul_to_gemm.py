@@ -1,5 +1,7 @@
 import pytest
 
+from qcompiler.ir import ops
+
 
 def test_matmul_and_add(apply):
     outcome = apply(
@@ -55,6 +57,18 @@ def test_a_constant_on_the_left(apply):
         %y = transpose(%y.gemm) {perm=[0, 2, 1]}
         output y = %y
     """)
+
+
+@pytest.mark.parametrize(
+    "product", ["matmul(%x, %c) {alpha=0.5}", "matmul(%c, %x) {alpha=0.5}"], ids=["on the right", "on the left"]
+)
+def test_alpha_goes_into_the_weights(apply, product):
+    outcome = apply(
+        "matmul-to-gemm",
+        f"input %x: f32[2,2]\nconst %c: f32[2,2] = [2, 4, 6, 8]\n%y = {product}\noutput y = %y",
+    )
+    weight = next(n for n in outcome.graph.nodes() if isinstance(n.op, ops.Gemm)).operands[1].data
+    assert sorted(weight.ravel().tolist()) == [1, 2, 3, 4]
 
 
 @pytest.mark.parametrize(("shape", "constant"), [("2,N", "2,2"), ("1,N,2,3", "1,2,2"), ("N,4,2,1", "1,1,2,2")])

@@ -1,5 +1,6 @@
 """Convolution and fully connected layers on real numbers."""
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -113,13 +114,17 @@ class Gemm(Op):
 @register_op
 @dataclass(frozen=True)
 class MatMul(Op):
-    """Product of the last two axes, the others broadcast (ONNX `MatMul`); constant right operands become `gemm`."""
+    """``alpha · a · b`` of the last two axes, the others broadcast (ONNX `MatMul`); constant matrices become `gemm`."""
 
     name: ClassVar[str] = "matmul"
     signature: ClassVar[str] = "a b"
     fixes_dtype: ClassVar[bool] = False
 
+    alpha: float = 1.0
+
     def infer(self, operands: Operands) -> tuple[TensorType, ...]:
+        if not math.isfinite(self.alpha):
+            raise VerifyError(f"alpha={self.alpha} is no finite number")
         return (TensorType(operands[0].dtype, product_shape(operands[0], operands[1])),)
 
 
