@@ -24,6 +24,7 @@ from qcompiler.runtime.lowering.context import Lowering, lowers
 from qcompiler.runtime.lowering.geometry import Walk, contiguous_steps, merged_walk, split_at
 from qcompiler.runtime.lowering.integer_linear import lower_with_blocks
 from qcompiler.runtime.lowering.pixel_blocks import transposition_of
+from qcompiler.runtime.lowering.product_views import read_through, written_through
 from qcompiler.runtime.program import Buffer, Operand
 
 _GOOD_ROW_BYTES = 16
@@ -40,7 +41,9 @@ def lower_alias(lowering: Lowering, node: Node, op: Reshape | Identity) -> None:
 
 @lowers(Transpose)
 def lower_transpose(lowering: Lowering, node: Node, op: Transpose) -> None:
-    """A walk of the operand with its axes permuted."""
+    """A walk of the operand with its axes permuted, unless products of activations read or write through it."""
+    if read_through(node.result) is not None or written_through(node.operands[0]) is node:
+        return
     blocks = node.operands[0].producer
     if blocks is not None and transposition_of(blocks) is node and isinstance(blocks.op, DepthToSpace):
         source, axes = blocks.operands[0], _block_axes(lowering, blocks, blocks.op)

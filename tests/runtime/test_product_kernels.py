@@ -11,15 +11,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qcompiler import numerics, reference
-from qcompiler.ir import Graph, Stage, TensorType
-from qcompiler.ir.ops import IntMatMul
+from qcompiler.ir import Graph, Op, Stage, TensorType, Value
+from qcompiler.ir.ops import Concat, DepthToSpace, IntMatMul, Transpose
 from qcompiler.ir.types import DType
 from qcompiler.runtime import isa
 from qcompiler.runtime.kernels import product_plan, products  # noqa: F401  # registers the kernels
 from qcompiler.runtime.kernels.packing import aligned
 from qcompiler.runtime.kernels.product_plan import ProductPlan, ProductTypes, View, plan_product
 from qcompiler.runtime.kernels.registry import kernel_named
+from qcompiler.runtime.lowering import PackedModel, lower
 from qcompiler.runtime.session import Session
+from tests.runtime.conftest import Execute
 
 EMULATED = ("amx-emulated", "vnni512-emulated", "vnni256-emulated", "avx512-emulated")
 PRIMITIVES = (*isa.available(), *EMULATED)
@@ -176,3 +178,94 @@ def test_threads_and_batches_make_no_difference(threads: int):
             "b": rng.integers(0, 256, (batch, 3, 70, 90), dtype=np.uint8),
         }
         assert np.array_equal(session.run(feeds)["y"], reference.run(graph, feeds)["y"])
+
+
+OP = IntMatMul(DType.U8, 120, 3, 2**30, 40, 128, 0, 255)
+
+
+def kernels_of(graph: Graph) -> list[str]:
+    return [instruction.kernel for instruction in lower(PackedModel(graph), {}).instructions]
+
+
+class Chain:
+    """A graph of products and transpositions of one input."""
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        self.graph = Graph("chain", Stage.INTEGER)
+        self.x = self.graph.add_input("x", TensorType(DType.U8, shape))
+
+    def add(self, op: Op, *operands: Value) -> Value:
+        return self.graph.add_node(op, operands).result
+
+    def output(self, value: Value) -> None:
+        self.graph.add_output(value, f"y{len(self.graph.outputs)}")
+
+    def check(self, run_in_shares: Execute) -> None:
+        x = np.random.default_rng(0).integers(0, 256, [int(d) for d in self.x.type.shape], dtype=np.uint8)
+        expected = reference.run(self.graph, {"x": x})
+        got = run_in_shares(self.graph, {"x": x}, 3), Session(self.graph, threads=2).run({"x": x})
+        assert all(np.array_equal(each[name], array) for each in got for name, array in expected.items())
+
+
+def heads(queries: tuple[int, ...], keys: tuple[int, ...], merged: tuple[int, ...]) -> Chain:
+    """Of x[n, length, heads, width], the products of each head, put together again."""
+    chain = Chain((2, 33, 3, 20))
+    left, right = chain.add(Transpose(queries), chain.x), chain.add(Transpose(keys), chain.x)
+    chain.output(chain.add(Transpose(merged), chain.add(OP, left, right)))
+    return chain
+
+
+def test_the_transpositions_of_attention_cost_nothing(run_in_shares):
+    chain = heads((0, 2, 1, 3), (0, 2, 3, 1), (0, 2, 1, 3))
+    assert kernels_of(chain.graph) == ["int_product_pack", "int_product"]
+    chain.check(run_in_shares)
+    chain = heads((2, 0, 1, 3), (2, 0, 3, 1), (1, 2, 0, 3))
+    assert kernels_of(chain.graph) == ["int_product_pack", "int_product"]
+    chain.check(run_in_shares)
+
+
+def test_transpositions_that_separate_neighbours_stay(run_in_shares):
+    chain = heads((0, 1, 3, 2), (0, 1, 2, 3), (0, 1, 3, 2))
+    assert len(kernels_of(chain.graph)) == 4
+    chain.check(run_in_shares)
+    chain = Chain((6, 6, 6))
+    chain.output(chain.add(OP, chain.x, chain.add(Transpose((2, 0, 1)), chain.x)))
+    assert len(kernels_of(chain.graph)) == 3
+    chain.check(run_in_shares)
+
+
+def test_a_transposition_between_products_is_done_once(run_in_shares):
+    chain = Chain((5, 4, 6, 6))
+    first = chain.add(OP, chain.x, chain.x)
+    turned = chain.add(Transpose((1, 0, 2, 3)), first)
+    chain.output(chain.add(OP, turned, turned))
+    assert kernels_of(chain.graph) == ["int_product_pack", "int_product"] * 2
+    chain.check(run_in_shares)
+
+
+def test_transpositions_with_other_users_stay(run_in_shares):
+    chain = Chain((5, 4, 6, 6))
+    turned = chain.add(Transpose((1, 0, 2, 3)), chain.x)
+    product = chain.add(OP, turned, turned)
+    chain.output(turned)
+    chain.output(product)
+    chain.output(chain.add(Transpose((1, 0, 2, 3)), product))
+    assert sorted(kernels_of(chain.graph)) == ["copy", "copy", "int_product", "int_product_pack"]
+    chain.check(run_in_shares)
+
+
+def test_products_and_blocks_of_depth_share_a_transposition(run_in_shares):
+    chain = Chain((1, 12, 3, 3))
+    blocks = chain.add(DepthToSpace(2, "DCR", "nchw"), chain.x)
+    turned = chain.add(Transpose((1, 0, 2, 3)), blocks)
+    chain.output(chain.add(OP, turned, turned))
+    chain.check(run_in_shares)
+
+
+def test_a_transposed_product_is_written_into_a_concatenation(run_in_shares):
+    chain = Chain((1, 4, 6, 6))
+    product = chain.add(Transpose((0, 2, 1, 3)), chain.add(OP, chain.x, chain.x))
+    other = chain.add(Transpose((0, 2, 1, 3)), chain.add(OP, chain.x, chain.x))
+    chain.output(chain.add(Concat(1), product, other))
+    assert "concat" not in kernels_of(chain.graph)
+    chain.check(run_in_shares)
