@@ -2,11 +2,16 @@
 
 import math
 
+import numpy as np
+
 from qcompiler.ir import Node
 from qcompiler.ir.ops import IntAveragePool, IntMean, IntSoftmax, MaxPool
 from qcompiler.ir.ops.shapes import normalize_axis
 from qcompiler.ir.types import DType
-from qcompiler.runtime.kernels import float_pooling  # noqa: F401  # registers the kernels
+from qcompiler.runtime.kernels import (
+    float_pooling,  # noqa: F401  # registers the kernels
+    softmax,
+)
 from qcompiler.runtime.kernels import pooling as kernels
 from qcompiler.runtime.kernels.arithmetic import DTYPE_CODES, SIGN_FLIP
 from qcompiler.runtime.lowering.context import Lowering, lowers, shares_for
@@ -15,6 +20,10 @@ from qcompiler.runtime.lowering.movement import gather_into
 from qcompiler.runtime.program import Buffer, Operand
 
 _TAP_NS, _SLOW_TAP_NS, _RESULT_NS, _EXPONENTIAL_NS = 0.05, 3.0, 1.0, 5.0
+_TABLE_NS, _LOOK_UP_NS = 100.0, 1.0  # a row's table of a softmax, and an element
+_LONG_ROWS = range(48, 2**20)
+"""Lengths of a softmax for which a table for each row pays, and sums fit."""
+_ROW_TABLE_ONES = tuple(2**bits for bits in range(9))
 _CALL_NS = 5.0  # of the loop over the channels of a tap
 
 
@@ -149,12 +158,34 @@ def lower_softmax(lowering: Lowering, node: Node, op: IntSoftmax) -> None:
     x, out = lowering.buffer(node.operands[0]), lowering.result(node.result)
     axis = normalize_axis(op.axis, len(out.shape))
     outer, length, inner = split_at(out.shape, axis, axis + 1)
+    if inner == 1 and length in _LONG_ROWS and _has_row_tables(node, op):
+        _emit_table_softmax(lowering, node, op, outer, length)
+        return
     words: dict[str, Operand] = {"x": x, "out": out, "outer": outer, "length": length, "inner": inner}
     words["exp_high"] = lowering.buffer(node.operands[1])
     words["exp_low"] = lowering.buffer(node.operands[2]) if len(node.operands) > 2 else 0
     words |= {"dtype_x": DTYPE_CODES[x.dtype], "dtype_out": DTYPE_CODES[out.dtype], "one": op.one, "hi": op.hi}
     cost = outer * length * inner * _EXPONENTIAL_NS
     lowering.emit(node, "int_softmax", words, cost=cost, items=outer * inner)
+
+
+def _has_row_tables(node: Node, op: IntSoftmax) -> bool:
+    """Whether results are bytes that count parts of at most 2^-8, and the exponentials descend."""
+    x, table = node.operands[0].type.dtype, node.operands[1].data
+    bytes_only = x in SIGN_FLIP and op.dtype in SIGN_FLIP
+    return bytes_only and op.one in _ROW_TABLE_ONES and table is not None and bool((np.diff(table) <= 0).all())
+
+
+def _emit_table_softmax(lowering: Lowering, node: Node, op: IntSoftmax, rows: int, length: int) -> None:
+    """Rows of bytes, each with a table of its own."""
+    x, out = lowering.buffer(node.operands[0]), lowering.result(node.result)
+    cost = rows * (_TABLE_NS + length * _LOOK_UP_NS)
+    shares = shares_for(cost, rows)
+    words: dict[str, Operand] = {"x": x, "exp_high": lowering.buffer(node.operands[1]), "out": out}
+    words["tables"] = lowering.build.tensor(f"{node.name}.tables", DType.U8, (shares, softmax.ENTRIES))
+    words |= {"rows": rows, "length": length, "flip": SIGN_FLIP[x.dtype], "hi": op.hi}
+    words["one_bits"] = op.one.bit_length() - 1
+    lowering.emit(node, "int_softmax8", words, scratch=("tables",), cost=cost, items=rows)
 
 
 def _sums(lowering: Lowering, node: Node, shares: int) -> Operand:

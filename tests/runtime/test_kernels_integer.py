@@ -269,6 +269,30 @@ def test_softmax(run_in_shares, dtype, result, axis, scale, seed):
     check(run_in_shares, op, [array_of(seed, dtype, (5, 11, 6))], tables)
 
 
+@pytest.mark.parametrize(("dtype", "result"), [*itertools.product([DType.U8, DType.S8], repeat=2)])
+@few
+@given(
+    scale=st.floats(1e-4, 1) | st.sampled_from([1e-9, 30.0]),
+    bits=st.integers(0, 8),
+    length=st.sampled_from([48, 64, 100, 197, 3000]),
+    spread=st.sampled_from([0, 3, 40, 255]),
+    seed=seeds,
+)
+def test_softmax_of_long_rows(run_in_shares, dtype, result, scale, bits, length, spread, seed):
+    rng = np.random.default_rng(seed)
+    x = rng.integers(0, rng.integers(0, spread + 1, (9, 1)) + 1, (9, length)) + dtype.limits[0]
+    table = np.array(softmax_tables(scale, dtype)[0], np.int32)
+    op = IntSoftmax(-1, result, 2**bits, int(rng.integers(1, result.limits[1] + 1)))
+    check(run_in_shares, op, [x.astype(dtype.numpy)], [table])
+
+
+def test_softmax_of_long_rows_with_exponentials_that_do_not_descend(run_in_shares):
+    rng = np.random.default_rng(0)
+    table = np.array([2**30, *rng.integers(0, 2**30, 255)], np.int32)
+    x = rng.integers(0, 256, (3, 200), dtype=np.uint8)
+    check(run_in_shares, IntSoftmax(-1, DType.U8, 256, 255), [x], [table])
+
+
 @pytest.mark.parametrize("dtype", [DType.U8, DType.S16, DType.S32, DType.S64])
 @pytest.mark.parametrize(
     ("op", "shape"),
