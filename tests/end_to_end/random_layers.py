@@ -152,6 +152,22 @@ def _matmul(b: Builder) -> str | None:
     return y
 
 
+@maker(1)
+def _product_of_activations(b: Builder) -> str | None:
+    """A matrix times itself transposed, or times one of the same shape; at times scaled as attention does."""
+    x = b.pick(lambda s: len(s) >= 3)
+    if x is None:
+        return None
+    shape = b.pool[x]
+    order = [*range(len(shape) - 2), len(shape) - 1, len(shape) - 2]
+    y = b.pick(lambda s: s == shape) or x
+    turned = b.one("Transpose", y, perm=order)
+    product = b.one("MatMul", *((x, turned) if b.chance(0.6) else (turned, x)))
+    if b.chance(0.5):
+        product = b.one("Div", product, b.const(shape[-1] ** 0.5))
+    return b.one("Softmax", product, axis=-1) if b.chance(0.3) else product
+
+
 @maker(2)
 def _batch_normalization(b: Builder) -> str | None:
     x = b.pick(lambda s: len(s) >= 2)

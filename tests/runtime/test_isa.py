@@ -19,10 +19,10 @@ X86 = platform.machine() in ("x86_64", "AMD64")
 ASSEMBLY = """
 import sys
 from qcompiler.runtime import isa
-from qcompiler.runtime.kernels import convolution, depthwise
+from qcompiler.runtime.kernels import convolution, depthwise, products
 from qcompiler.runtime.kernels.registry import kernel_named
 
-for name in ("int_conv", "int_depthwise"):
+for name in ("int_conv", "int_depthwise", "int_product", "int_product_pack"):
     print("===")
     print(kernel_named(name).compiled_for(isa.current())._library.get_asm_str())
 """
@@ -187,17 +187,17 @@ def test_instructions_of_each_primitive(tmp_path: Path, cpu: str, chosen: str, d
         assert len(re.findall("pmaddwd", assembly)) < dots / 2
     assert forbidden is None or not re.search(forbidden, assembly)
     assert "vpdpbusds" not in assembly  # it saturates
-    _, convolution_code, depthwise_code = assembly.split("===")
+    _, convolution_code, *other_code = assembly.split("===")
     has_narrow_form = primitive_named(chosen).narrow is not None  # see `test_pair_proof`
     assert ("pmaddubsw" in convolution_code) == has_narrow_form
-    assert "pmaddubsw" not in depthwise_code
+    assert not any("pmaddubsw" in code for code in other_code)
 
 
 @pytest.mark.skipif(not X86, reason="x86 CPU names")
 def test_kernels_of_the_baseline_are_exact(tmp_path: Path):
     """What runs on any x86-64, compiled without the features of this CPU."""
-    tests = Path(__file__).with_name("test_convolution_kernels.py")
-    command = [sys.executable, "-m", "pytest", "-q", "-o", "pythonpath=", str(tests), "-k", "not emulated"]
+    tests = [str(Path(__file__).with_name(f"test_{kind}_kernels.py")) for kind in ("convolution", "product")]
+    command = [sys.executable, "-m", "pytest", "-q", "-o", "pythonpath=", *tests, "-k", "not emulated"]
     environment = environment_of("generic", "generic", tmp_path)
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
