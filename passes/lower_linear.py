@@ -68,7 +68,7 @@ def lower_matmul(node: Node, lowering: Lowering) -> Lowered:
         raise Unlowerable(f"a product of activations cannot be {y.dtype}")
     terms = a.value.type.shape[-1]
     if not isinstance(terms, int):
-        raise Unlowerable(f"it sums over the axis {terms} of unknown size, so its sums cannot be bounded")
+        raise Unlowerable(f"it sums over the axis {terms} of unknown size: fix it with --dim")
     if terms == 0:
         raise Unlowerable("there are no products to sum")
     bound = product_bound(a.value, b.value, a.zero_point, b.zero_point)
