@@ -256,7 +256,7 @@ def test_transpositions_with_other_users_stay(run_in_shares):
 
 def test_products_and_blocks_of_depth_share_a_transposition(run_in_shares):
     chain = Chain((1, 12, 3, 3))
-    blocks = chain.add(DepthToSpace(2, "DCR", "nchw"), chain.x)
+    blocks = chain.add(DepthToSpace((2, 2), "DCR", "nchw"), chain.x)
     turned = chain.add(Transpose((1, 0, 2, 3)), blocks)
     chain.output(chain.add(OP, turned, turned))
     chain.check(run_in_shares)
