@@ -54,4 +54,4 @@ def _statistics(counter: AnyArray) -> Statistics:
 def _number(key: int) -> float:
     """The float32 number of a key."""
     bits = key if key >= 0 else key ^ 0x7FFFFFFF
-    return float(np.int32(bits).view(np.float32))
+    return float(np.int32(bits).view(np.float32)) + 0.0  # a negative zero counts as zero

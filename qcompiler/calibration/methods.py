@@ -84,9 +84,10 @@ def percentile(statistics: Statistics, percent: float = PERCENTILE) -> Range:
     """
     histogram = statistics.histogram()
     upto = np.cumsum(histogram.count)
-    outside = int(statistics.count * (100.0 - percent) / 100.0)
+    total = int(upto[-1])
+    outside = int(total * (100.0 - percent) / 100.0)
     first = int(np.searchsorted(upto, outside, side="right"))
-    last = int(np.searchsorted(upto, statistics.count - outside, side="left"))
+    last = int(np.searchsorted(upto, total - outside, side="left"))
     return float(histogram.low[first]), float(histogram.high[last])
 
 

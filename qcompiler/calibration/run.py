@@ -6,6 +6,7 @@ from qcompiler.calibration.statistics import Statistics
 from qcompiler.errors import UnsupportedOpError
 from qcompiler.ir import AnyArray, Graph, Value, ops
 from qcompiler.runtime.cores import thread_count
+from qcompiler.runtime.sampled_elements import samples_in
 
 Progress = Callable[[str, int, int], None]
 """Told (what, done, total) while something takes long."""
@@ -65,6 +66,6 @@ class ObservedGraph:
 
         def on_value(value: Value, array: AnyArray) -> None:
             for key in self._observed.get(value, ()):
-                self._statistics[key].add(array)
+                self._statistics[key].add(array, samples_in(value.type.shape, array.shape))
 
         return reference.run(self._graph, feeds, on_value=on_value)

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from qcompiler.ir import AnyArray
+from qcompiler.runtime.sampled_elements import counted_elements
 
 BINS = 1 << 16
 _NON_FINITE = 0x7F80  # bins of a sign from here on hold infinities and NaN
@@ -40,9 +41,9 @@ class Statistics:
     """Counts and extremes of all float32 elements added so far.
 
     Attributes:
-        count: finite elements.
+        count: finite elements that are in `bins`: all, or where samples are large an even choice of them.
         nans, infinities: elements that are not finite; they are in nothing else.
-        minimum, maximum: of the finite elements; +inf and -inf while there are none. A negative zero counts as zero.
+        minimum, maximum: of all finite elements; +inf and -inf while there are none. A negative zero counts as zero.
         bins: s64[65536], finite elements by the upper half of their bit pattern.
     """
 
@@ -53,25 +54,34 @@ class Statistics:
     maximum: float = -np.inf
     bins: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(BINS, np.int64))
 
-    def add(self, values: AnyArray) -> None:
-        """Count all elements of a float32 array of any shape."""
-        flat = np.ascontiguousarray(values, dtype=np.float32).reshape(-1)
-        for start in range(0, flat.size, _CHUNK):
-            self._add_chunk(flat[start : start + _CHUNK])
+    def add(self, values: AnyArray, samples: int | None = None) -> None:
+        """Count a float32 array of any shape.
 
-    def _add_chunk(self, chunk: npt.NDArray[np.float32]) -> None:
+        With `samples`, which lie one after the other, those elements that `qcompiler.runtime.sampled_elements` chooses
+        of each; else all.
+        """
+        flat = np.ascontiguousarray(values, dtype=np.float32).reshape(-1)
+        if samples and flat.size:
+            counted = np.tile(counted_elements(flat.size // samples), samples)
+        else:
+            counted = np.ones(flat.size, bool)
+        for start in range(0, flat.size, _CHUNK):
+            self._add_chunk(flat[start : start + _CHUNK], counted[start : start + _CHUNK])
+
+    def _add_chunk(self, chunk: npt.NDArray[np.float32], counted: npt.NDArray[np.bool_]) -> None:
         finite = np.isfinite(chunk)
         if not finite.all():
             nans = int(np.isnan(chunk).sum())
             self.nans += nans
             self.infinities += chunk.size - int(finite.sum()) - nans
-            chunk = chunk[finite]
+            chunk, counted = chunk[finite], counted[finite]
             if not chunk.size:
                 return
         chunk = chunk + np.float32(0)  # −0 becomes +0
-        self.count += chunk.size
         self.minimum = min(self.minimum, float(chunk.min()))
         self.maximum = max(self.maximum, float(chunk.max()))
+        chunk = chunk[counted]
+        self.count += chunk.size
         self.bins += np.bincount(chunk.view(np.uint32) >> np.uint32(16), minlength=BINS)
 
     def merge(self, other: "Statistics") -> None:
@@ -89,11 +99,19 @@ class Statistics:
         return cls(int(bins.sum()), 0, 0, minimum, maximum, bins)
 
     def histogram(self) -> Histogram:
-        """The non-empty bins by value; bin edges are those of the bit pattern, cut to [minimum, maximum]."""
+        """The non-empty bins by value; bin edges are those of the bit pattern, cut to [minimum, maximum].
+
+        The extremes' bins have at least one element, even where none of them was counted.
+        """
         edges = (np.arange(_NON_FINITE + 1, dtype=np.uint32) << np.uint32(16)).view(np.float32).astype(np.float64)
         edges[-1] = np.finfo(np.float32).max
-        negative = self.bins[BINS // 2 : BINS // 2 + _NON_FINITE]
-        positive = self.bins[:_NON_FINITE]
+        bins = self.bins
+        if self.count:
+            extremes = np.array([self.minimum, self.maximum], np.float32).view(np.uint32) >> np.uint32(16)
+            bins = bins.copy()
+            bins[extremes] = np.maximum(bins[extremes], 1)
+        negative = bins[BINS // 2 : BINS // 2 + _NON_FINITE]
+        positive = bins[:_NON_FINITE]
         low = np.concatenate([-edges[:0:-1], edges[:-1]])
         high = np.concatenate([-edges[-2::-1], edges[1:]])
         count = np.concatenate([negative[::-1], positive])

@@ -5,9 +5,11 @@ of a call adds to a row of its own:
 
 - words 0 and 1: the largest of 2^31 + key and of 2^31 - 1 - key, the key being the integer that orders float32 numbers
   as their values are ordered (0 where nothing has been counted: the lowest key is that of a NaN);
-- from `BINS_AT` on: elements by the upper 16 bits of their bit pattern.
+- from `BINS_AT` on, after four words that are zeros between calls: elements, those that
+  `qcompiler.runtime.sampled_elements` chooses, by the upper 16 bits of their bit pattern.
 
-A negative zero counts as zero. NaN and infinities are counted like numbers; their keys are beyond those of all numbers.
+A negative zero counts as zero in the bins. NaN and infinities are counted like numbers; their keys are beyond those of
+all numbers.
 """
 
 from llvmlite import ir
@@ -18,13 +20,20 @@ from qcompiler.runtime.codegen.intrinsics import emitted
 from qcompiler.runtime.kernels.arithmetic import inlined
 from qcompiler.runtime.kernels.memory import load_s64, store_s64
 from qcompiler.runtime.kernels.registry import kernel
+from qcompiler.runtime.sampled_elements import GROUP, PHASE_BITS, PHASE_FACTOR
 
 BINS_AT = 8
 ROW = BINS_AT + (1 << 16)
 CHUNK = 2048
-"""Elements whose bins are staged at a time, 16 bits each."""
+"""Most elements whose bins are staged at a time, 16 bits each."""
 
 _I16, _I32, _I64 = (ir.IntType(bits) for bits in (16, 32, 64))
+
+
+@emitted(types.int32, types.int64, types.int64)
+def load_pattern(builder: ir.IRBuilder, base: ir.Value, index: ir.Value) -> ir.Value:
+    """The bit pattern of a float32."""
+    return builder.load(_element(builder, base, index, _I32), typ=_I32, align=4)
 
 
 @emitted(types.int32, types.int64, types.int64)
@@ -47,10 +56,11 @@ def store_bin(builder: ir.IRBuilder, base: ir.Value, index: ir.Value, bits: ir.V
     builder.store(upper, _element(builder, base, index, _I16), align=2)
 
 
-@emitted(types.void, types.int64, types.int64, types.int64)
-def count_bin(builder: ir.IRBuilder, bins: ir.Value, base: ir.Value, index: ir.Value) -> None:
-    """Add 1 to the s64 of `bins` that the u16 says."""
+@emitted(types.void, types.int64, types.int64, types.int64, types.int64)
+def count_bin(builder: ir.IRBuilder, bins: ir.Value, base: ir.Value, index: ir.Value, zeros: ir.Value) -> None:
+    """Add 1 to the s64 of `bins` that the u16 says; to number `zeros` of them for the bin 0."""
     number = builder.zext(builder.load(_element(builder, base, index, _I16), typ=_I16, align=2), _I64)
+    number = builder.select(builder.icmp_unsigned("==", number, _I64(0)), zeros, number)
     place = _element(builder, bins, number, _I64)
     builder.store(builder.add(builder.load(place, typ=_I64, align=8), _I64(1)), place, align=8)
 
@@ -65,44 +75,87 @@ def _element(builder: ir.IRBuilder, base: ir.Value, index: ir.Value, element: ir
     return builder.gep(builder.inttoptr(base, element.as_pointer()), [index], source_etype=element)
 
 
-@kernel("observe", words=("x", "counts", "scratch", "size"))
+@kernel("observe", words=("x", "counts", "scratch", "samples", "size", "step"))
 def observe(operands: int, share: int, shares: int) -> None:
-    """Count x f32[size] in `counts`, a counter of at least `shares` rows; `scratch` has 2 · CHUNK bytes for each."""
-    x, size = load_s64(operands, 0), load_s64(operands, 3)
+    """Count x f32[samples, size] in `counts`, a counter of at least `shares` rows; of `step` groups one is counted.
+
+    `scratch` has 2 · CHUNK bytes for each share.
+    """
+    x, samples, size, step = load_s64(operands, 0), load_s64(operands, 3), load_s64(operands, 4), load_s64(operands, 5)
     row = load_s64(operands, 1) + 8 * ROW * share
     stage = load_s64(operands, 2) + 2 * CHUNK * share
-    bins = row + 8 * BINS_AT
-    chunks = (size + CHUNK - 1) // CHUNK
-    for chunk in range(chunks * share // shares, chunks * (share + 1) // shares):
-        first = chunk * CHUNK
-        count = min(CHUNK, size - first)
-        stage_bins(stage, x + 4 * first, count, row)
-        i = 0
-        zeros = 0
-        ahead = x + 4 * (first + count)
-        while i + 4 <= count:
-            prefetch(ahead + 4 * i)
-            if load_s64(stage + 2 * i, 0) == 0:  # activations clamped at 0 have runs of zeros, and counting one
-                zeros += 4  # after the other in the same place is slow
-            else:
-                for j in range(4):
-                    count_bin(bins, stage, i + j)
-            i += 4
-        while i < count:
-            count_bin(bins, stage, i)
-            i += 1
-        store_s64(bins, 0, load_s64(bins, 0) + zeros)
+    blocks = max(CHUNK // (GROUP * step), 1)
+    chunk_size = GROUP * step * blocks
+    chunks = (size + chunk_size - 1) // chunk_size
+    units = samples * chunks
+    for unit in range(units * share // shares, units * (share + 1) // shares):
+        sample = unit // chunks
+        chunk = unit - sample * chunks
+        first = chunk * chunk_size
+        count = min(chunk_size, size - first)
+        here = x + 4 * (sample * size + first)
+        find_extremes(here, count, row)
+        if step == 1:
+            stage_bins(stage, here, count)
+        else:
+            count = stage_chosen(stage, here, count, step, chunk * blocks)
+        count_staged(row + 8 * BINS_AT, stage, count, here + 4 * CHUNK)
 
 
 @inlined
-def stage_bins(stage: int, x: int, count: int, row: int) -> None:
-    """``stage[i]`` = the bin of ``x[i]``, and the extremes into `row`."""
-    first = order_key(load_bits(x, 0))
-    lowest, highest = first, first
+def find_extremes(x: int, count: int, row: int) -> None:
+    """The extremes of x f32[count], at least one element, into `row`."""
+    lowest = order_key(load_pattern(x, 0))
+    highest = lowest
     for i in range(count):
-        bits = load_bits(x, i)
-        key = order_key(bits)
+        key = order_key(load_pattern(x, i))
         lowest, highest = min(lowest, key), max(highest, key)
-        store_bin(stage, i, bits)
     store_s64(row, 0, max(load_s64(row, 0), 2**31 + int(highest)))
     store_s64(row, 1, max(load_s64(row, 1), 2**31 - 1 - int(lowest)))
+
+
+@inlined
+def stage_bins(stage: int, x: int, count: int) -> None:
+    """``stage[i]`` = the bin of ``x[i]``."""
+    for i in range(count):
+        store_bin(stage, i, load_bits(x, i))
+
+
+@inlined
+def stage_chosen(stage: int, x: int, count: int, step: int, block: int) -> int:
+    """The bins of the chosen groups of x f32[count], where block number `block` begins; returns how many."""
+    staged = 0
+    first = 0
+    while first < count:
+        start = first + GROUP * (((block * PHASE_FACTOR & ((1 << PHASE_BITS) - 1)) * step) >> PHASE_BITS)
+        if start + GROUP <= count:
+            for i in range(GROUP):
+                store_bin(stage, staged + i, load_bits(x, start + i))
+            staged += GROUP
+        elif start < count:
+            stage_bins(stage + 2 * staged, x + 4 * start, count - start)
+            staged += count - start
+        first += GROUP * step
+        block += 1
+    return staged
+
+
+@inlined
+def count_staged(bins: int, stage: int, count: int, following: int) -> None:
+    """Count staged bins; what is read next begins at `following`.
+
+    Half of all activations may be zeros, and adding to one place again and again is slow: they are counted in the four
+    words before the bins, in turn.
+    """
+    whole = count // 4 * 4
+    for i in range(0, whole, 4):
+        prefetch(following + 4 * i)
+        for j in range(4):
+            count_bin(bins, stage, i + j, j - 4)
+    for i in range(whole, count):
+        count_bin(bins, stage, i, -4)
+    zeros = 0
+    for j in range(4):
+        zeros += load_s64(bins, j - 4)
+        store_s64(bins, j - 4, 0)
+    store_s64(bins, 0, load_s64(bins, 0) + zeros)

@@ -8,8 +8,10 @@ from qcompiler.ir.types import DType
 from qcompiler.runtime.kernels.observation import CHUNK
 from qcompiler.runtime.lowering.context import Lowering, lowers, shares_for
 from qcompiler.runtime.program import Operand
+from qcompiler.runtime.sampled_elements import counting_step, samples_in
 
-_COUNT_NS = 0.7  # an element
+_COUNT_NS = 0.6  # an element that is counted
+_LOOK_NS = 0.1  # any element
 
 
 @lowers(Observe)
@@ -23,13 +25,18 @@ def lower_observe(lowering: Lowering, node: Node, op: Observe) -> None:
         return
     if node.result.type.dtype is not DType.F32:
         raise lowering.unsupported(node, f"%{node.operands[0].name} is {node.result.type.dtype}, not f32")
-    cost = _COUNT_NS * size
+    samples = samples_in(node.result.type.shape, x.shape)
+    step = 1 if samples is None else counting_step(size // samples)
+    samples = samples or 1
+    cost = (_LOOK_NS + _COUNT_NS / step) * size
     shares = min(len(counter), shares_for(cost, -(-size // CHUNK)))
     words: dict[str, Operand] = {
         "x": x,
         "counts": lowering.build.state(f"{node.name}.counts", counter),
         "scratch": lowering.build.tensor(f"{node.name}.scratch", DType.U8, (2 * CHUNK * shares,)),
-        "size": size,
+        "samples": samples,
+        "size": size // samples,
+        "step": step,
     }
     lowering.build.emit(
         "observe",

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis.extra.numpy import arrays
 
 from qcompiler.calibration.statistics import Statistics
+from qcompiler.runtime.sampled_elements import COUNTED, counted_elements
 
 FLOATS = st.floats(width=32, allow_nan=False, allow_infinity=False)
 SAMPLES = arrays(np.float32, st.integers(0, 40), elements=FLOATS)
@@ -76,6 +77,16 @@ def test_bins_are_a_128th_of_their_magnitude_wide() -> None:
     middle = histogram.high[1] - histogram.low[1]
     assert middle == 2.0 / 128
     assert list(histogram.count) == [1, 1, 1]
+
+
+def test_extremes_that_were_not_counted_are_in_the_histogram_once() -> None:
+    values = np.ones(5 * COUNTED, np.float32)
+    values[np.flatnonzero(~counted_elements(values.size))[:2]] = 7.0, -7.0
+    statistics = Statistics()
+    statistics.add(values, samples=1)
+    histogram = statistics.histogram()
+    assert (histogram.low[0], histogram.high[-1]) == (-7.0, 7.0)
+    assert list(histogram.count) == [1, statistics.count, 1]
 
 
 def test_nan_and_infinities_are_counted_apart() -> None:
