@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -10,13 +11,13 @@ import numpy as np
 from qcompiler.calibration.data import Batch
 from qcompiler.calibration.methods import check_method, choose_range
 from qcompiler.calibration.run import ObservedGraph
-from qcompiler.calibration.statistics import Statistics
 from qcompiler.calibration.synthetic import SAMPLES, synthetic_feeds
 from qcompiler.errors import CalibrationDataError
 from qcompiler.ir import Graph, Node, Quantization, Stage, ops
 from qcompiler.ir.types import bind_shape, split_dim
 from qcompiler.pass_manager import Pass, PassContext, register_pass
 from qcompiler.passes.precision import wide_values
+from qcompiler.runtime.cores import thread_count
 
 _BATCH_BYTES = 8 << 20  # so that a value is counted while it is in the cache, and few samples make no long batches
 _MOST_SAMPLES = 32
@@ -54,26 +55,27 @@ class Calibrate(Pass):
             return False
         if context.calibration is None:
             context.warn(_NO_DATA)
-        statistics = _collect(graph, observers, context)
+        observed = _collect(graph, observers, context)
         wide = wide_values(graph)
-        for key, node in observers.items():
-            found = statistics[key]
-            low, high = choose_range(found, "minmax" if node.result in wide else method)
+        methods = {key: "minmax" if node.result in wide else method for key, node in observers.items()}
+        facts = _facts(observed, methods, context)
+        for (key, node), found in zip(observers.items(), facts, strict=True):
+            low, high = found.chosen
             if context.calibration is None:
                 low, high = _from_batch_norm(node, context) or (low, high)
             node.op = ops.Observe(key, low, high)
             self._report(node, found, context)
-        context.calibration_digest = _digest(statistics)
+        context.calibration_digest = _digest(dict(zip(observers, facts, strict=True)))
         return True
 
-    def _report(self, node: Node, statistics: Statistics, context: PassContext) -> None:
+    def _report(self, node: Node, found: "_Facts", context: PassContext) -> None:
         """Say what is odd about a value."""
-        if statistics.minimum == statistics.maximum:
-            context.remark(self, node, f"it is {statistics.minimum:g} everywhere on the calibration data")
+        if found.minimum == found.maximum:
+            context.remark(self, node, f"it is {found.minimum:g} everywhere on the calibration data")
             return
-        extremes = max(-statistics.minimum, statistics.maximum)
-        usual = max(map(abs, choose_range(statistics, "percentile")))
-        if extremes > _OUTLIER_RATIO * usual:
+        extremes = max(-found.minimum, found.maximum)
+        if extremes > _OUTLIER_RATIO * found.usual:
+            usual = found.usual
             context.warn(
                 f"%{node.operands[0].name} reaches {extremes:.4g}, but 99.98 % of its elements lie within "
                 f"±{usual:.4g}: check the calibration data for outliers, or use --calibration-method percentile"
@@ -108,7 +110,32 @@ def _from_batch_norm(node: Node, context: PassContext) -> tuple[float, float] | 
     return min(max(known[0], low), 0.0), max(min(known[1], high), 0.0)
 
 
-def _collect(graph: Graph, observers: dict[str, Node], context: PassContext) -> dict[str, Statistics]:
+@dataclass(frozen=True, slots=True)
+class _Facts:
+    """What is wanted of a value's statistics: its range, its extremes and its largest usual magnitude, a digest."""
+
+    chosen: tuple[float, float]
+    minimum: float
+    maximum: float
+    usual: float
+    digest: str
+
+
+def _facts(observed: ObservedGraph, methods: dict[str, str], context: PassContext) -> list[_Facts]:
+    """Of all keys in order. NumPy computes without the interpreter lock, so threads help."""
+
+    def facts(key: str) -> _Facts:
+        found = observed.statistics(key)
+        usual = max(map(abs, choose_range(found, "percentile")))
+        chosen = choose_range(found, methods[key])
+        return _Facts(chosen, found.minimum, found.maximum, usual, found.digest())
+
+    with ThreadPoolExecutor(thread_count(context.threads)) as pool:
+        return list(pool.map(facts, methods))
+
+
+def _collect(graph: Graph, observers: dict[str, Node], context: PassContext) -> ObservedGraph:
+    """The graph with all samples counted."""
     observed = ObservedGraph(graph, list(observers), context.threads, context.progress)
     total = 0
     if context.progress is not None:  # counting reads the data once more
@@ -121,7 +148,7 @@ def _collect(graph: Graph, observers: dict[str, Node], context: PassContext) -> 
             context.float_outputs.add(batch, outputs)
         if context.progress is not None:
             context.progress("calibrating", batch.first + batch.size, total)
-    return observed.statistics()
+    return observed
 
 
 def _batches(graph: Graph, observers: dict[str, Node], context: PassContext) -> Iterator[Batch]:
@@ -159,9 +186,9 @@ def _not_finite(graph: Graph, observers: dict[str, Node], batch: Batch, context:
     return CalibrationDataError("the calibration data makes NaN or Inf in the float model")
 
 
-def _digest(statistics: dict[str, Statistics]) -> str:
+def _digest(facts: dict[str, _Facts]) -> str:
     """SHA-256 of all statistics, for the provenance of the compiled model."""
     digest = hashlib.sha256()
-    for key, found in statistics.items():
-        digest.update(f"{key}\0{found.digest()}\n".encode())
+    for key, found in facts.items():
+        digest.update(f"{key}\0{found.digest}\n".encode())
     return digest.hexdigest()

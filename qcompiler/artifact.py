@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from qcompiler.container import pack_sections, unpack_sections
+from qcompiler.container import Section, pack_sections, unpack_sections
 from qcompiler.errors import ArtifactError, QCompilerError
 from qcompiler.ir import AnyArray, DType, Graph, Stage, TensorType
 from qcompiler.ir.graph import content_digest
@@ -32,8 +32,26 @@ _ALIGNMENT = 8
 _SECTIONS = ("graph", "index", "constants", "summary", "provenance")
 
 
-def encode(graph: Graph, summary: Mapping[str, Any], provenance: Mapping[str, Any], *, mappable: bool = False) -> bytes:
-    """The artifact of an integer graph; deterministic. `mappable` leaves the constants uncompressed."""
+def encode(
+    graph: Graph,
+    summary: Mapping[str, Any],
+    provenance: Mapping[str, Any],
+    *,
+    mappable: bool = False,
+    packed: Mapping[str, Section] | None = None,
+) -> bytes:
+    """The artifact of an integer graph; deterministic.
+
+    `mappable` leaves the constants uncompressed; `packed` is what `pack_graph` made of the graph, if it was called.
+    """
+    sections: dict[str, bytes | Section] = dict(pack_graph(graph, mappable=mappable) if packed is None else packed)
+    sections["summary"] = _to_json(reproducible(summary))
+    sections["provenance"] = _to_json(dict(provenance))
+    return pack_sections(sections)
+
+
+def pack_graph(graph: Graph, *, mappable: bool = False) -> dict[str, Section]:
+    """The sections that hold the graph itself. Takes long, mostly without the GIL: for a thread beside others."""
     index: list[tuple[str, tuple[int, ...], int]] = []
     blob = bytearray()
     for value in _referenced_constants(graph):
@@ -41,16 +59,11 @@ def encode(graph: Graph, summary: Mapping[str, Any], provenance: Mapping[str, An
         index.append((value.type.dtype, value.data.shape, width))
         blob += data
         blob += bytes(-len(blob) % _ALIGNMENT)
-    return pack_sections(
-        {
-            "graph": print_graph(graph).encode(),
-            "index": _to_json(index),
-            "constants": bytes(blob),
-            "summary": _to_json(reproducible(summary)),
-            "provenance": _to_json(dict(provenance)),
-        },
-        uncompressed=("constants",) if mappable else (),
-    )
+    return {
+        "graph": Section.of(print_graph(graph).encode()),
+        "index": Section.of(_to_json(index)),
+        "constants": Section.of(bytes(blob), compressed=not mappable),
+    }
 
 
 def decode(data: bytes | mmap.mmap, origin: str) -> tuple[Graph, dict[str, Any], dict[str, Any]]:

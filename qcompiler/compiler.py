@@ -4,12 +4,13 @@ import hashlib
 import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qcompiler.artifact import encode
+from qcompiler.artifact import encode, pack_graph
 from qcompiler.calibration.data import open_source
 from qcompiler.calibration.outputs import FloatOutputs
 from qcompiler.errors import UsageError
@@ -132,6 +133,15 @@ def compile(  # noqa: PLR0913  # the options of the command line, all but three 
     from qcompiler.runtime.session import Session
 
     session = Session(graph, threads=threads, progress=hooks.progress)
+    interface = interface_facts(graph)
+    exposed = graph
+    if io == "integer":
+        exposed = graph.clone()
+        ExposeIntegerIo().run(exposed, context)
+    background = ThreadPoolExecutor(1)  # hashing and compressing need no interpreter lock
+    packed = background.submit(pack_graph, exposed)
+    hashed = background.submit(model_facts, model)
+    background.shutdown(wait=False)
     evaluation = None
     if checked is not None:
         evaluation = evaluate(
@@ -143,12 +153,10 @@ def compile(  # noqa: PLR0913  # the options of the command line, all but three 
             known=context.float_outputs,
             progress=hooks.progress,
         )
-    interface = interface_facts(graph)
     if io == "integer":
-        ExposeIntegerIo().run(graph, context)
-        session = Session(graph, threads=threads)
+        graph, session = exposed, Session(exposed, threads=threads)
 
-    model_bytes, model_sha256 = model_facts(model)
+    model_bytes, model_sha256 = hashed.result()
     summary: dict[str, Any] = {
         "model": graph.name,
         "target": target,
@@ -178,7 +186,7 @@ def compile(  # noqa: PLR0913  # the options of the command line, all but three 
         "calibration_sha256": context.calibration_digest,
         "versions": {"qcompiler": __version__} | {name: version(name) for name in ("onnx", "numpy")},
     }
-    artifact = encode(graph, summary, provenance)
+    artifact = encode(graph, summary, provenance, packed=packed.result())
     summary["artifact_bytes"] = len(artifact)
     summary["seconds"] = round(time.perf_counter() - started, 3)
     return CompiledModel(graph, summary, provenance, tuple(context.remarks), artifact)

@@ -29,7 +29,7 @@ import os
 import struct
 import threading
 import zlib
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,23 +49,43 @@ _ENTRY = struct.Struct("<16sQQQI32s")
 _MAX_SECTIONS = 64
 
 
-def pack_sections(sections: Mapping[str, bytes], *, uncompressed: Collection[str] = ()) -> bytes:
-    """The whole file as bytes, sections in the given order; those named in `uncompressed` are stored as they are."""
-    stored = {name: data if name in uncompressed else _smaller(data) for name, data in sections.items()}
+@dataclass(frozen=True, slots=True)
+class Section:
+    """The contents of a section as they are stored.
+
+    Attributes:
+        stored: a zlib stream of the contents, or the contents.
+        size: bytes of the contents.
+        sha256: of the contents.
+    """
+
+    stored: bytes
+    size: int
+    sha256: bytes
+
+    @staticmethod
+    def of(data: bytes, *, compressed: bool = True) -> "Section":
+        """Compress, if allowed and worthwhile, and hash `data`: most of the work of packing, without the GIL."""
+        return Section(_smaller(data) if compressed else data, len(data), hashlib.sha256(data).digest())
+
+
+def pack_sections(sections: Mapping[str, bytes | Section]) -> bytes:
+    """The whole file as bytes, sections in the given order."""
+    packed = {name: data if isinstance(data, Section) else Section.of(data) for name, data in sections.items()}
     offset = _aligned(_HEADER.size + _ENTRY.size * len(sections))
     table = b""
-    for name, data in sections.items():
-        kept, digest = stored[name], hashlib.sha256(data).digest()
-        table += _ENTRY.pack(name.encode("ascii"), offset, len(kept), len(data), zlib.crc32(kept), digest)
+    for name, section in packed.items():
+        kept = section.stored
+        table += _ENTRY.pack(name.encode("ascii"), offset, len(kept), section.size, zlib.crc32(kept), section.sha256)
         offset = _aligned(offset + len(kept))
     fields = (MAGIC, VERSION, len(sections), offset)
     digest = hashlib.sha256(_HEADER.pack(*fields, b"")[:24] + table).digest()
     parts = [_HEADER.pack(*fields, digest), table]
     size = _HEADER.size + len(table)
-    for kept in stored.values():
+    for section in packed.values():
         padding = _aligned(size) - size
-        parts += [b"\0" * padding, kept]
-        size += padding + len(kept)
+        parts += [b"\0" * padding, section.stored]
+        size += padding + len(section.stored)
     parts.append(b"\0" * (offset - size))
     return b"".join(parts)
 

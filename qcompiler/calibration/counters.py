@@ -38,9 +38,9 @@ class Counters:
         beyond = self._all[:, :, :2].max(axis=(1, 2), initial=0) >= (1 << 31) + _INFINITY_KEY
         return next((key for key, found in zip(self.by_key, beyond, strict=True) if found), None)
 
-    def statistics(self) -> dict[str, Statistics]:
-        """Of all elements counted so far, by key; all of them must be finite."""
-        return {key: _statistics(counter) for key, counter in self.by_key.items()}
+    def statistics(self, key: str) -> Statistics:
+        """Of all elements counted so far for a key; all of them must be finite."""
+        return _statistics(self.by_key[key])
 
 
 def _statistics(counter: AnyArray) -> Statistics:

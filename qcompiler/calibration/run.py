@@ -47,7 +47,7 @@ class ObservedGraph:
             try:
                 return self._session.run(feeds)
             except UnsupportedOpError:  # told before the first instruction runs
-                self._statistics = self._counters.statistics()
+                self._statistics = {key: Statistics() for key in self._counters.by_key}
                 self._counters = None
         return self._run_reference(feeds)
 
@@ -57,9 +57,9 @@ class ObservedGraph:
             return self._counters.first_not_finite()
         return next((key for key, found in self._statistics.items() if found.nans or found.infinities), None)
 
-    def statistics(self) -> dict[str, Statistics]:
-        """What has been counted, by key; all of it must be finite."""
-        return self._statistics if self._counters is None else self._counters.statistics()
+    def statistics(self, key: str) -> Statistics:
+        """What has been counted of a value, all of which must be finite."""
+        return self._statistics[key] if self._counters is None else self._counters.statistics(key)
 
     def _run_reference(self, feeds: Mapping[str, AnyArray]) -> dict[str, AnyArray]:
         from qcompiler import reference

@@ -47,7 +47,7 @@ def by_numpy(*batches: np.ndarray) -> Statistics:
 def test_counts_are_those_of_numpy(values: np.ndarray, cut: int) -> None:
     counters = counted(*(part for part in np.split(values, [cut]) if part.size))
     assert counters.first_not_finite() is None
-    assert counters.statistics()["x"] == by_numpy(values)
+    assert counters.statistics("x") == by_numpy(values)
 
 
 @pytest.mark.parametrize("size", [CHUNK - 1, CHUNK, CHUNK + 1, 5 * CHUNK + 3])
@@ -62,7 +62,7 @@ def test_shares_count_everything_once(size: int, shares: int) -> None:
     run = kernel_named("observe").compiled_for("any").ctypes
     for share in range(shares):
         run(words.ctypes.data, share, shares)
-    assert counters.statistics()["x"] == by_numpy(values)
+    assert counters.statistics("x") == by_numpy(values)
     assert not counters.by_key["x"][:, 2:BINS_AT].any()
 
 
@@ -76,9 +76,9 @@ def test_of_large_samples_an_even_choice_is_counted(shape: tuple[int, ...], thre
     graph = observed(shape)
     expected = Statistics()
     expected.add(values, samples=4)
-    assert counted(values, graph=graph, threads=threads).statistics()["x"] == expected
+    assert counted(values, graph=graph, threads=threads).statistics("x") == expected
     one_by_one = counted(*values[::-1, np.newaxis], graph=graph, threads=threads)
-    assert one_by_one.statistics()["x"] == expected
+    assert one_by_one.statistics("x") == expected
     assert expected.maximum == 9.0
     assert expected.minimum == values.min()
     chosen = counted_elements(values[0].size)
@@ -91,7 +91,7 @@ def test_all_of_a_value_is_counted_where_its_samples_cannot_be_told_apart() -> N
     graph = Graph("observed", Stage.OBSERVED)
     x = graph.add_input("x", TensorType(DType.F32, ("L", "N")))
     graph.add_output(graph.add_node(ops.Observe("x"), [x]).result, "y")
-    assert counted(values, graph=graph).statistics()["x"] == by_numpy(values)
+    assert counted(values, graph=graph).statistics("x") == by_numpy(values)
 
 
 @pytest.mark.parametrize("odd", [np.nan, np.inf, -np.inf])
@@ -105,7 +105,7 @@ def test_what_is_not_finite_is_found_where_it_is_not_counted(odd: float) -> None
 @pytest.mark.parametrize("threads", [1, 3])
 def test_threads_do_not_change_the_statistics(threads: int) -> None:
     values = np.random.default_rng(4).normal(size=200_000).astype(np.float32)
-    assert counted(values, values[:5], threads=threads).statistics()["x"] == by_numpy(values, values[:5])
+    assert counted(values, values[:5], threads=threads).statistics("x") == by_numpy(values, values[:5])
 
 
 @pytest.mark.parametrize("odd", [np.nan, -np.nan, np.inf, -np.inf])
@@ -117,4 +117,4 @@ def test_what_is_not_finite_is_found(odd: float) -> None:
 
 
 def test_nothing_counted_is_the_empty_statistics() -> None:
-    assert Counters(["x"], 2).statistics()["x"] == Statistics()
+    assert Counters(["x"], 2).statistics("x") == Statistics()

@@ -15,6 +15,7 @@ from qcompiler.container import (
     MAGIC,
     MAX_RATIO,
     VERSION,
+    Section,
     pack_sections,
     unpack_sections,
     write_atomically,
@@ -37,8 +38,9 @@ def test_unpack_gives_back_what_was_packed(sections):
 
 
 def test_the_bytes_are_deterministic_and_sections_aligned():
-    data = pack_sections(SECTIONS, uncompressed=SECTIONS)
-    assert data == pack_sections(dict(SECTIONS), uncompressed=SECTIONS)
+    plain = {name: Section.of(contents, compressed=False) for name, contents in SECTIONS.items()}
+    data = pack_sections(plain)
+    assert data == pack_sections(dict(plain))
     assert pack_sections(SECTIONS) == pack_sections(dict(SECTIONS))
     assert len(data) % ALIGNMENT == 0
     assert data.index(SECTIONS["constants"]) % ALIGNMENT == 0
@@ -46,7 +48,7 @@ def test_the_bytes_are_deterministic_and_sections_aligned():
 
 def test_what_shrinks_is_compressed_and_the_rest_shares_the_memory_of_the_file():
     noise = os.urandom(1000)
-    data = pack_sections({"text": TEXT, "noise": noise, "kept": TEXT}, uncompressed=["kept"])
+    data = pack_sections({"text": TEXT, "noise": noise, "kept": Section.of(TEXT, compressed=False)})
     assert len(data) < len(noise) + len(TEXT) + 500
     assert data.count(TEXT) == 1
     assert data.index(noise) < data.index(TEXT)
