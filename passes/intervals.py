@@ -7,6 +7,7 @@ import numpy as np
 
 from qcompiler.errors import PluginError
 from qcompiler.ir import AnyArray, Op, ops
+from qcompiler.passes.row_blocks import row_blocks
 
 Interval = tuple[float, float]
 
@@ -92,8 +93,12 @@ def _binary(op: Op, a: Interval, b: Interval) -> Interval | None:
 def _accumulate(x: Interval, weight: AnyArray, bias: AnyArray | None) -> Interval:
     """Σ x·w + b over every output channel; x widened to hold 0, which is what padding is."""
     low, high = min(x[0], 0.0), max(x[1], 0.0)
-    rows = weight.astype(np.float64).reshape(weight.shape[0], -1)
-    positive, negative = np.maximum(rows, 0).sum(axis=1), np.minimum(rows, 0).sum(axis=1)
+    rows = weight.reshape(len(weight), -1)
+    positive, negative = np.zeros(len(rows)), np.zeros(len(rows))
+    for part in row_blocks(rows):
+        wide = rows[part].astype(np.float64)
+        np.maximum(wide, 0).sum(axis=1, out=positive[part])
+        np.minimum(wide, 0).sum(axis=1, out=negative[part])
     offset = 0.0 if bias is None else bias.astype(np.float64)
     least = positive * low + negative * high + offset
     most = positive * high + negative * low + offset

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from qcompiler.ir import DType, Node, Value, ops
-from qcompiler.numerics import Multiplier, quantize_multiplier
+from qcompiler.numerics import FLUSH, MAX_SHIFT, MIN_SHIFT, quantize_multiplier
 from qcompiler.passes.integer_lowering import (
     Lowered,
     Lowering,
@@ -79,6 +79,29 @@ def lower_matmul(node: Node, lowering: Lowering) -> Lowered:
     return op, [a.value, b.value]
 
 
+def multipliers_of(reals: npt.NDArray[np.float64]) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]:
+    """M s32[n] and shift s32[n] of `quantize_multiplier` for each of f64[n].
+
+    Raises:
+        MultiplierRangeError: as there.
+    """
+    if not (np.isfinite(reals) & (reals > 0)).all():  # NumPy's casts and exponents would say nothing
+        each = [quantize_multiplier(real) for real in reals.tolist()]
+        return np.array([M for M, _ in each], np.int32), np.array([shift for _, shift in each], np.int32)
+    fractions, exponents = np.frexp(reals)
+    fractions *= 2.0**31
+    below = np.floor(fractions)
+    rounded = (below + (fractions - below >= 0.5)).astype(np.int64)
+    carried = rounded == 2**31
+    rounded[carried] = 2**30
+    shifts = 31 - exponents.astype(np.int64) - carried
+    flushed = shifts > MAX_SHIFT
+    rounded[flushed], shifts[flushed] = FLUSH
+    if (shifts < MIN_SHIFT).any():
+        quantize_multiplier(float(reals[np.argmin(shifts)]))  # raises
+    return rounded.astype(np.int32), shifts.astype(np.int32)
+
+
 class _Layer:
     """What convolution and fully connected layer have in common: acc = Σ (x − z_x)·w + b, then a RESCALE."""
 
@@ -100,10 +123,10 @@ class _Layer:
             if bias.data is None:
                 raise Unlowerable("its bias is not a constant")
             self._bias = bias.data.astype(np.int64)
-        self._multipliers: list[Multiplier] = []
+        self._multipliers: tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]] | None = None
         if self.y.dtype is not DType.S32:
             accumulator_scales = np.broadcast_to(np.array(weight.quant.scale), (channels,)) * self.x.scale
-            self._multipliers = [quantize_multiplier(s / self.y.scale) for s in accumulator_scales.tolist()]
+            self._multipliers = multipliers_of(accumulator_scales / self.y.scale)
 
     def fields(self, clamp: tuple[float, float] | None) -> ResultFields:
         """Attributes of the result; accumulators have neither zero point nor clamp."""
@@ -115,13 +138,13 @@ class _Layer:
 
     def vectors(self) -> Sequence[Value]:
         """Bias with the zero point folded in, modulo 2^32, then multiplier and shift per channel."""
-        sums = self.weight.reshape(len(self.weight), -1).astype(np.int64).sum(axis=1)
-        folded = (self._bias - self.x.zero_point * sums).astype(np.uint64).astype(np.uint32).view(np.int32)
+        sums = self.weight.reshape(len(self.weight), -1).sum(axis=1, dtype=np.int32)  # modulo 2^32 as well
+        folded = self._bias - self.x.zero_point * sums.astype(np.int64)
+        folded = folded.astype(np.uint64).astype(np.uint32).view(np.int32)
         vectors = [self.constant("bias", folded)]
         if self._multipliers:
-            multipliers, shifts = zip(*self._multipliers, strict=True)
-            vectors.append(self.constant("multiplier", np.array(multipliers, np.int32)))
-            vectors.append(self.constant("shift", np.array(shifts, np.int32)))
+            multipliers, shifts = self._multipliers
+            vectors += [self.constant("multiplier", multipliers), self.constant("shift", shifts)]
         return vectors
 
     def constant(self, what: str, data: npt.NDArray[np.int8] | npt.NDArray[np.int32]) -> Value:

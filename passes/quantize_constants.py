@@ -4,12 +4,12 @@ import numpy as np
 import numpy.typing as npt
 
 from qcompiler.ir import AnyArray, DType, Graph, Node, QuantParams, Value, ops
-from qcompiler.numerics import choose_params, choose_symmetric_scale, round_to_f32
+from qcompiler.numerics import SMALLEST_SCALE, choose_params
+from qcompiler.passes.row_blocks import row_blocks
 from qcompiler.runtime.reference.real import quantize_real
 
 LARGEST_BIAS = 2**30
 """Quantized biases stay below this, so that half of an accumulator is left for the products."""
-_AT_A_TIME = 1 << 15  # elements
 _BIAS_OF_DEAD_CHANNEL = 2**24  # a channel without weights is its bias: 24 bits lose nothing of a float32
 
 
@@ -55,7 +55,7 @@ class ConstantQuantizer:
             axis = None
         else:
             biases = _elements(bias[0]) if bias else None
-            scales = weight_scales(_elements(weight), biases, input_scale, reduce_range=self._reduce_range)
+            scales = weight_scales(_data(weight), biases, input_scale, reduce_range=self._reduce_range)
             axis = 0
             quant = QuantParams(scales, (0,) * len(scales), axis)
             self._graph.set_operand(node, 1, self.quantized(weight, DType.S8, quant))
@@ -77,20 +77,34 @@ def weight_scales(
     no more than 128 together.
     """
     largest = (_largest_pairs if reduce_range else _largest)(weight)
-    biases = np.zeros(len(largest)) if bias is None else np.abs(bias)
-    scales = []
-    for w, b in zip(largest.tolist(), biases.tolist(), strict=True):
-        scale = choose_symmetric_scale(w, DType.S8)
-        if w == 0 and b > 0:
-            scale = round_to_f32(b / input_scale / _BIAS_OF_DEAD_CHANNEL)
-        scales.append(max(scale, round_to_f32(b / input_scale / LARGEST_BIAS)) or 1.0)
-    return tuple(scales)
+    scales = symmetric_scales(largest, DType.S8)
+    if bias is not None:
+        biases = np.abs(bias) / input_scale
+        alone = (largest == 0) & (biases > 0)
+        scales[alone] = _float32(biases[alone] / _BIAS_OF_DEAD_CHANNEL)
+        scales = np.maximum(scales, _float32(biases / LARGEST_BIAS))
+    scales[scales == 0] = 1.0
+    return tuple(scales.tolist())
+
+
+def symmetric_scales(largest: npt.NDArray[np.float64], dtype: DType) -> npt.NDArray[np.float64]:
+    """`choose_symmetric_scale` of each element."""
+    scales = np.maximum(_float32(largest / dtype.limits[1]), SMALLEST_SCALE)
+    scales[largest / 255 < SMALLEST_SCALE] = 1.0
+    return scales
+
+
+def _float32(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """The float32 nearest to each, overflow to infinity."""
+    with np.errstate(over="ignore"):
+        return values.astype(np.float32).astype(np.float64)
 
 
 def _largest(weight: AnyArray) -> npt.NDArray[np.float64]:
     """The largest |w| of each output channel."""
-    rows = np.abs(weight).reshape(len(weight), -1)
-    return rows.max(axis=1) if rows.shape[1] else np.zeros(len(rows))
+    rows = weight.reshape(len(weight), -1)
+    largest = np.maximum(rows.max(axis=1), -rows.min(axis=1)) if rows.shape[1] else np.zeros(len(rows))
+    return largest.astype(np.float64)
 
 
 def _largest_pairs(weight: AnyArray) -> npt.NDArray[np.float64]:
@@ -100,6 +114,7 @@ def _largest_pairs(weight: AnyArray) -> npt.NDArray[np.float64]:
     count. Layers with one input channel (of a group), depthwise ones above all, have no such sums. A pass may still
     reorder the inputs of a fully connected layer, so that any two of its weights count.
     """
+    weight = weight.astype(np.float64)
     if weight.ndim == 2:
         ordered = np.sort(weight, axis=1)
         return _largest(np.stack([ordered[:, :2].clip(max=0).sum(axis=1), ordered[:, -2:].clip(0).sum(axis=1)], 1))
@@ -121,17 +136,18 @@ def _quantized(data: AnyArray | None, dtype: DType, quant: QuantParams) -> AnyAr
     """The elements in `dtype`, half up; some output channels at a time, so that temporaries stay in the cache."""
     if data is None:
         return np.zeros(0, dtype.numpy)
-    rows = max(1, _AT_A_TIME // max(1, data[:1].size)) if data.ndim else 1
-    if quant.axis != 0 or len(data) <= rows:
+    if quant.axis != 0:
         return np.asarray(quantize_real(data.astype(np.float64), dtype, quant))
     result = np.empty(data.shape, dtype.numpy)
-    for start in range(0, len(data), rows):
-        part = slice(start, start + rows)
+    for part in row_blocks(data):
         own = QuantParams(quant.scale[part], quant.zero_point[part], 0)
         result[part] = quantize_real(data[part].astype(np.float64), dtype, own)
     return result
 
 
 def _elements(constant: Value) -> npt.NDArray[np.float64]:
-    data = constant.data
-    return np.zeros(0) if data is None else data.astype(np.float64)
+    return _data(constant).astype(np.float64)
+
+
+def _data(constant: Value) -> AnyArray:
+    return np.zeros(0) if constant.data is None else constant.data

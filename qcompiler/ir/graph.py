@@ -87,7 +87,7 @@ class Node:
     `name` is for people (the ONNX node's name where there is one) and unique in the graph.
     """
 
-    __slots__ = ("_graph", "_next", "_operands", "_previous", "name", "op", "results")
+    __slots__ = ("_graph", "_next", "_operands", "_previous", "inferred", "name", "op", "results")
 
     def __init__(self, graph: "Graph", op: Op, name: str) -> None:
         self._graph: Graph | None = graph
@@ -97,6 +97,7 @@ class Node:
         self.results: tuple[Value, ...] = ()
         self._previous: Node | None = None
         self._next: Node | None = None
+        self.inferred: object = None  # the verifier's own
 
     @property
     def operands(self) -> tuple[Value, ...]:

@@ -7,7 +7,10 @@ O(nodes + uses + elements of per-channel parameters).
 """
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import partial
+from operator import is_
+from weakref import WeakValueDictionary
 
 from qcompiler.errors import UsageError, VerifyError
 from qcompiler.ir.attributes import describe, matches
@@ -16,9 +19,11 @@ from qcompiler.ir.op import Op, Quantization, Stage, attribute_types, op_class
 from qcompiler.ir.ops.quantization import Dequantize, Quantize, Requantize
 from qcompiler.ir.printer import format_attribute, format_constant, format_input, format_node, format_type
 from qcompiler.ir.stages import is_legal, value_violation
-from qcompiler.ir.types import DType
+from qcompiler.ir.types import DType, TensorType
 
 _NEIGHBOURS = 4
+_checked_ops: WeakValueDictionary[int, Op] = WeakValueDictionary()
+"""By id: ops whose attributes have their declared types. Ops cannot be changed."""
 
 
 def verify(graph: Graph) -> None:
@@ -84,7 +89,7 @@ def _check_node(graph: Graph, node: Node, defined: set[int]) -> None:
         if not operand.is_used_by(node, index):
             raise fail(f"operand {index}, %{operand.name}, does not know of this use")
     try:
-        inferred = infer_result_types(node.op, node.operands, node.name)
+        inferred = _inferred(node)
     except VerifyError as error:
         raise fail(str(error.__cause__ or error)) from error
     if len(inferred) != len(node.results):
@@ -103,6 +108,27 @@ def _check_node(graph: Graph, node: Node, defined: set[int]) -> None:
         raise fail(problem)
 
 
+@dataclass(frozen=True, slots=True)
+class _Inferred:
+    """Result types by the op's own rule, which hold as long as op, operands and their types are the same objects."""
+
+    op: Op
+    operands: tuple[Value, ...]
+    types: list[TensorType]
+    results: tuple[TensorType, ...]
+
+
+def _inferred(node: Node) -> tuple[TensorType, ...]:
+    known, operands = node.inferred, node.operands
+    types = [operand.type for operand in operands]
+    match known:
+        case _Inferred() if known.op is node.op and known.operands is operands and all(map(is_, known.types, types)):
+            return known.results
+    results = infer_result_types(node.op, operands, node.name)
+    node.inferred = _Inferred(node.op, operands, types, results)
+    return results
+
+
 def _check_op(graph: Graph, op: Op, fail: Callable[[str], VerifyError]) -> None:
     try:
         registered = op_class(op.name)
@@ -112,11 +138,13 @@ def _check_op(graph: Graph, op: Op, fail: Callable[[str], VerifyError]) -> None:
         raise fail(f"its op is of class {type(op).__qualname__}, registered is {registered.__qualname__}")
     if not is_legal(op, graph.stage, allow_float=graph.allow_float):
         raise fail(f"op {op.name} is not legal in the {graph.stage} stage")
-    for name, annotation in attribute_types(type(op)).items():
-        value = getattr(op, name)
-        if not matches(value, annotation):
-            found = f"{format_attribute(value)} of type {type(value).__name__}"
-            raise fail(f"attribute {name} is {found}, expected {describe(annotation)}")
+    if _checked_ops.get(id(op)) is not op:
+        for name, annotation in attribute_types(type(op)).items():
+            value = getattr(op, name)
+            if not matches(value, annotation):
+                found = f"{format_attribute(value)} of type {type(value).__name__}"
+                raise fail(f"attribute {name} is {found}, expected {describe(annotation)}")
+        _checked_ops[id(op)] = op
     if getattr(op, "layout", "nchw") == "nhwc" and graph.stage is not Stage.INTEGER:
         raise fail("layout nhwc belongs to the integer stage")
 

@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 
 from qcompiler import reference
-from qcompiler.errors import PluginError, UnsupportedOpError
+from qcompiler.errors import MultiplierRangeError, PluginError, UnsupportedOpError
 from qcompiler.ir import DType, Graph, Stage, ops, parse_graph
+from qcompiler.numerics import quantize_multiplier
 from qcompiler.pass_manager import PassContext, PassManager, parse_pipeline
 from qcompiler.passes.integer_lowering import lowering_of, lowers
+from qcompiler.passes.lower_linear import multipliers_of
 
 U8 = "u8[{}]<scale=0.04, zero_point=90>"
 WINDOW = "strides=[1, 1], pads=[1, 1, 1, 1], dilations=[1, 1]"
@@ -312,3 +314,15 @@ def test_a_lowering_is_found_by_the_nearest_base_class_and_registered_once():
 def test_a_table_has_the_dtype_of_the_result():
     graph = check(["N,4"], "%r: s8[N,4]<scale=0.05, zero_point=-3> = tanh(%a)")
     assert graph.node("r").operands[1].type.dtype is DType.S8
+
+
+def test_multipliers_of_channels_are_those_of_the_numerics_page():
+    random = np.random.default_rng(8)
+    reals = np.ldexp(random.uniform(0.5, 1, 2000), random.integers(-40, 29, 2000))
+    edges = [0.5, 1 - 2**-53, 2**-32, 2**-33, np.nextafter(2**-31, 1), 0.49999999999999994, 1 - 2**-33, 2.0**28]
+    for values in (reals, np.array(edges), np.array([0.25, 0.0, -0.3])):
+        M, shift = multipliers_of(values)
+        assert list(zip(M.tolist(), shift.tolist(), strict=True)) == [quantize_multiplier(v) for v in values.tolist()]
+    for bad in (2.0**30, 2**29 * (1 - 2**-40), np.inf, np.nan):
+        with pytest.raises(MultiplierRangeError):
+            multipliers_of(np.array([0.5, bad]))

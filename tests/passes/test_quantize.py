@@ -10,7 +10,7 @@ from hypothesis.extra import numpy as arrays
 from qcompiler import reference
 from qcompiler.errors import CalibrationDataError
 from qcompiler.ir import DType, Graph, QuantParams, Stage, parse_graph
-from qcompiler.numerics import choose_params, quantize_bias
+from qcompiler.numerics import choose_params, choose_symmetric_scale, quantize_bias, round_to_f32
 from qcompiler.pass_manager import PassContext, PassManager, parse_pipeline
 from qcompiler.passes.quantize_constants import LARGEST_BIAS, weight_scales
 
@@ -275,3 +275,17 @@ def test_padding_beyond_the_fixed_range_of_its_operand_is_not_cut_off():
 @pytest.mark.parametrize("value", [0.0, 0.25, 1.0])
 def test_padding_within_the_range_of_its_operand_needs_no_arithmetic(value):
     assert "requantize" not in ops_of(padded_softmax(value))
+
+
+def test_scales_of_channels_are_those_of_the_numerics_page():
+    weight = np.array([[1.0, -2.5], [0.0, 0.0], [1e-44, 0.0], [3e38, 1.0], [0.0, 0.0]], np.float32)
+    bias = np.array([0.5, 2.0, 1000.0, -1.0, 0.0])
+    scales = weight_scales(weight, bias, 0.25)
+    limits = [round_to_f32(abs(b) / 0.25 / LARGEST_BIAS) for b in bias]
+    assert scales == (
+        max(choose_symmetric_scale(2.5, DType.S8), limits[0]),
+        round_to_f32(2.0 / 0.25 / 2**24),
+        max(choose_symmetric_scale(float(weight[2, 0]), DType.S8), limits[2]),
+        choose_symmetric_scale(float(weight[3, 0]), DType.S8),
+        1.0,
+    )
