@@ -1,12 +1,14 @@
 """Float32 convolution with one input channel a group.
 
-An input plane is staged strip by strip with its borders, its columns sorted by their remainder modulo the stride: then
-the windows of neighbouring output pixels read neighbouring floats at every tap, and vectors run along output rows.
+In general an input plane is staged strip by strip with its borders, its columns sorted by their remainder modulo the
+stride: then the windows of neighbouring output pixels read neighbouring floats at every tap, and vectors run along
+output rows. The common 3x3 windows read the plane itself.
 """
 
 from numba import njit
 
 from qcompiler.runtime.codegen.float_tile import WINDOW_ROWS, tile_lanes, window_tile
+from qcompiler.runtime.codegen.float_window import TILE_ROWS, WINDOW, plane_tile
 from qcompiler.runtime.kernels.float_bits import float_of_bits
 from qcompiler.runtime.kernels.float_rows import inside, stage_run
 from qcompiler.runtime.kernels.memory import copy_bytes, fill_bytes, load_f32, load_s64
@@ -76,6 +78,51 @@ def float_depthwise(operands: int, share: int, shares: int) -> None:
                         count = min(lanes, out_width - column)
                         for i in range(group):
                             copy_bytes(line_out + 4 * (i * out_width + column), partial + 4 * i * lanes, 4 * count)
+
+
+@kernel(
+    "float_depthwise_3x3",
+    words=(
+        *("x", "weights", "bias", "out", "zeros", "planes", "channels", "multiplier"),
+        *("height", "width", "out_height", "out_width", "stride", "pad_h", "pad_w", "lo", "hi"),
+    ),
+    per_isa=True,
+)
+def float_depthwise_3x3(operands: int, share: int, shares: int) -> None:
+    """The same for a 3x3 window with stride 1 or 2 and without dilation; `zeros` is f32[width]."""
+    x, weights, bias, out = load_s64(operands, 0), load_s64(operands, 1), load_s64(operands, 2), load_s64(operands, 3)
+    zeros, planes = load_s64(operands, 4), load_s64(operands, 5)
+    channels, multiplier = load_s64(operands, 6), load_s64(operands, 7)
+    height, width = load_s64(operands, 8), load_s64(operands, 9)
+    out_height, out_width = load_s64(operands, 10), load_s64(operands, 11)
+    stride, pad_h, pad_w = load_s64(operands, 12), load_s64(operands, 13), load_s64(operands, 14)
+    lo, hi = float_of_bits(load_s64(operands, 15)), float_of_bits(load_s64(operands, 16))
+    lanes = tile_lanes()
+    units = planes * multiplier
+    for unit in range(units * share // shares, units * (share + 1) // shares):
+        plane = unit // multiplier
+        number = plane % channels * multiplier + unit - plane * multiplier
+        source, target = x + 4 * plane * height * width, out + 4 * unit * out_height * out_width
+        start = load_f32(bias, number)
+        for row in range(0, out_height, TILE_ROWS):
+            for column in range(0, out_width, lanes):
+                plane_tile(
+                    stride,
+                    source,
+                    zeros,
+                    weights + 4 * number * WINDOW * WINDOW,
+                    row * stride - pad_h,
+                    column * stride - pad_w,
+                    height,
+                    width,
+                    target + 4 * (row * out_width + column),
+                    4 * out_width,
+                    out_height - row,
+                    out_width - column,
+                    start,
+                    lo,
+                    hi,
+                )
 
 
 @njit(error_model="numpy", boundscheck=False)

@@ -10,6 +10,7 @@ from qcompiler.ir.ops import Conv, Gemm, MatMul
 from qcompiler.ir.types import DType
 from qcompiler.runtime import isa
 from qcompiler.runtime.codegen.float_tile import WINDOW_ROWS, FloatTile, float_tile_for
+from qcompiler.runtime.codegen.float_window import TILE_ROWS, WINDOW, has_plane_tile
 from qcompiler.runtime.kernels import float_convolution as kernels
 from qcompiler.runtime.kernels import float_depthwise  # noqa: F401  # registers the kernel
 from qcompiler.runtime.lowering.context import Lowering, shares_for
@@ -20,6 +21,7 @@ _MULTIPLY_NS = 0.02  # a multiply-add in a tile
 _GATHER_NS = 0.2  # an element of a panel
 _SCALE_NS = 0.2  # an element times a number
 _TAP_NS, _VECTOR_NS = 0.5, 2.0  # a multiply-add of vectors along a row; a vector besides that
+_PLANE_TILE_NS = 15.0
 _STRIP_BYTES = 1 << 16
 """Of the staged rows of a plane: together with the output they stay in the second-level cache."""
 _WORTH_CUTTING = 8
@@ -161,6 +163,10 @@ def _emit_depthwise(
     out_height, out_width = geometry["out_height"], geometry["out_width"]
     if batch * channels * out_height * out_width == 0:
         return
+    square = geometry["stride_h"] == stride_w and geometry["dilation_h"] == geometry["dilation_w"] == 1
+    if (kernel_h, kernel_w) == (WINDOW, WINDOW) and square and stride_w <= 2 and has_plane_tile(isa.current()):
+        _emit_planes(lowering, node, words, geometry, batch * channels, channels, multiplier)
+        return
     columns = np.arange(kernel_w) * geometry["dilation_w"]
     pitch = -(-out_width // lanes) * lanes + int(columns[-1]) // stride_w
     rows = np.arange(kernel_h) * geometry["dilation_h"]
@@ -180,6 +186,26 @@ def _emit_depthwise(
     words |= {"strip": strip, "strip_rows": strip_rows, "pitch": pitch, "scratch_bytes": scratch_bytes}
     words["scratch"] = _scratch(lowering, node, shares_for(cost, units) * scratch_bytes)
     lowering.emit(node, "float_depthwise", words, scratch=("scratch",), cost=cost, items=units)
+
+
+def _emit_planes(
+    lowering: Lowering,
+    node: Node,
+    words: dict[str, Operand],
+    geometry: dict[str, int],
+    planes: int,
+    channels: int,
+    multiplier: int,
+) -> None:
+    """Emit `float_depthwise_3x3`."""
+    lanes = float_tile_for(isa.current()).lanes
+    names = ("height", "width", "out_height", "out_width", "pad_h", "pad_w")
+    words |= {name: geometry[name] for name in names}
+    words |= {"planes": planes, "channels": channels, "multiplier": multiplier, "stride": geometry["stride_w"]}
+    words["zeros"] = lowering.build.constant(f"{node.name}.zeros", np.zeros(geometry["width"], np.float32))
+    tiles = -(-geometry["out_height"] // TILE_ROWS) * -(-geometry["out_width"] // lanes)
+    items = planes * multiplier
+    lowering.emit(node, "float_depthwise_3x3", words, cost=_PLANE_TILE_NS * tiles * items, items=items)
 
 
 def _scratch_bytes(tile: FloatTile, depth: int) -> int:

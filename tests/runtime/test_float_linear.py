@@ -88,9 +88,21 @@ def test_depthwise_convolution(run_in_shares, seed, channels, multiplier, width,
     check(run_in_shares, op, op, [x], [weight, bias], 9)
 
 
+@few
+@given(
+    seed=seeds, channels=st.integers(2, 4), multiplier=st.integers(1, 2), size=st.tuples(*[st.integers(3, 70)] * 2),
+    stride=st.integers(1, 2), pads=st.tuples(*[st.integers(0, 2)] * 4), clamped=st.booleans(),
+)  # fmt: skip
+def test_depthwise_convolution_3x3(run_in_shares, seed, channels, multiplier, size, stride, pads, clamped):
+    shapes = (2, channels, *size), (channels * multiplier, 1, 3, 3), [channels * multiplier]
+    x, weight, bias = normal(seed, *shapes)
+    op = Conv((stride, stride), pads, (1, 1), channels, (-0.5, 0.5) if clamped else None)
+    check(run_in_shares, op, Conv((stride, stride), pads, (1, 1), channels), [x], [weight, bias], 9)
+
+
 def test_depthwise_plane_of_many_strips(run_in_shares):
     x, weight = normal(0, (1, 2, 90, 300), (2, 1, 3, 3))
-    op = Conv((1, 1), (1, 1, 1, 1), (1, 1), 2)
+    op = Conv((1, 1), (1, 2, 1, 2), (1, 2), 2)
     check(run_in_shares, op, op, [x], [weight], 9)
 
 
@@ -167,7 +179,7 @@ def test_tiles_of_other_primitives(tile, tmp_path, monkeypatch, run_in_shares):
     x, weight, bias = normal(4, (1, 6, 3, 50), (12, 6, 3, 3), [12])
     rows, matrix = normal(5, (5, 33), (50, 33))
     with ExitStack() as stack:
-        for name in ("float_conv", "float_depthwise", "float_gemm"):
+        for name in ("float_conv", "float_depthwise", "float_depthwise_3x3", "float_gemm"):
             for known in (kernel_named(name)._compiled, kernel_named(name)._addresses):
                 stack.enter_context(mock.patch.dict(known, clear=True))
         for group in (1, 6):
