@@ -7,9 +7,9 @@ library of the operating system is in this file, with a fall-back; the rest of t
 import time
 from typing import Any
 
-from llvmlite import binding, ir
-from numba import types
+from llvmlite import ir
 
+from qcompiler.runtime.codegen.deferred import types
 from qcompiler.runtime.codegen.intrinsics import emitted
 
 I32 = ir.IntType(32)
@@ -79,6 +79,8 @@ def call_kernel(builder: ir.IRBuilder, kernel: ir.Value, operands: ir.Value, sha
 @emitted(types.void)
 def spin_hint(builder: ir.IRBuilder) -> None:
     """Tell the core that this is a spin loop: `pause` on x86, `yield` on Arm, elsewhere nothing."""
+    from llvmlite import binding
+
     machine = binding.get_process_triple().split("-")[0]
     if machine in {"x86_64", "i686", "i386"}:
         pause = ir.FunctionType(ir.VoidType(), [])
@@ -106,6 +108,8 @@ def now(builder: ir.IRBuilder) -> ir.Value:
 @emitted(types.int64)
 def current_processor(builder: ir.IRBuilder) -> ir.Value:
     """Number of the processor that this thread runs on, or -1 where the C library cannot say (macOS)."""
+    from llvmlite import binding
+
     if binding.address_of_symbol("sched_getcpu") is None:
         return I64(-1)
     getcpu = _external(builder, "sched_getcpu", ir.FunctionType(I32, []))

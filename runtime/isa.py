@@ -14,8 +14,12 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cache
+from typing import TYPE_CHECKING
 
 from qcompiler.errors import InternalError, UsageError
+
+if TYPE_CHECKING:
+    from qcompiler.runtime.target_record import TargetRecord
 
 ENVIRONMENT_VARIABLE = "QCOMPILER_ISA"
 ANY = "any"
@@ -80,6 +84,11 @@ class Target:
 @cache
 def target() -> Target:
     """The target of this process's JIT. Numba fixes it when it first compiles, so it is read once."""
+    from qcompiler.runtime.target_record import recorded
+
+    known = recorded()
+    if known is not None:
+        return Target(known.cpu, known.features)
     from llvmlite import binding
     from numba.core import config
     from numba.core.codegen import get_host_cpu_features
@@ -113,6 +122,11 @@ def check_runs_here(isa: str) -> None:
 
 @cache
 def _host_features() -> frozenset[str]:
+    from qcompiler.runtime.target_record import recorded
+
+    known = recorded()
+    if known is not None:
+        return known.host_features
     from llvmlite import binding
 
     return _baseline() | {name for name, present in binding.get_host_cpu_features().items() if present}
@@ -120,6 +134,24 @@ def _host_features() -> frozenset[str]:
 
 def _baseline() -> frozenset[str]:
     return _BASELINES.get(platform.machine(), frozenset())
+
+
+@cache
+def machine() -> "TargetRecord":
+    """The target and this machine, kept for later processes."""
+    from qcompiler.runtime.target_record import TargetRecord, keep, recorded
+
+    known = recorded()
+    if known is not None:
+        return known
+    import llvmlite
+    import numba
+    from llvmlite import binding
+
+    versions = numba.__version__, llvmlite.__version__
+    found = TargetRecord(target().cpu, target().features, str(binding.get_host_cpu_name()), _host_features(), versions)
+    keep(found)
+    return found
 
 
 @cache

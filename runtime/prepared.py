@@ -85,7 +85,7 @@ class ProgramStore:
 
     def save(self, symbols: Mapping[str, int], program: Program) -> None:
         """Keep a program whose kernels are compiled; nothing happens if that is not possible."""
-        if not _is_configured_by_environment() or program.constant_bytes > LARGEST_BYTES:
+        if not is_configured_by_environment() or program.constant_bytes > LARGEST_BYTES:
             return
         path = self._path(symbols)
         if path is None:
@@ -105,14 +105,14 @@ class ProgramStore:
     def _path(self, symbols: Mapping[str, int]) -> Path | None:
         if any(not type(node.op).__module__.startswith(_OURS) for node in self._graph.nodes()):
             return None  # a plug-in decides how its ops are lowered
-        machine, directory = _machine(), program_directory()
-        if machine is None or directory is None:
+        found, directory = machine(), program_directory()
+        if found is None or directory is None:
             return None
-        parts = (machine, print_graph(self._graph), sorted(symbols.items()), _choices())
+        parts = (found, print_graph(self._graph), sorted(symbols.items()), choices())
         return directory / f"{hashlib.sha256(repr(parts).encode()).hexdigest()[:40]}.program"
 
 
-def _choices() -> tuple[tuple[str, str], ...]:
+def choices() -> tuple[tuple[str, str], ...]:
     """The environment variables that decide what code is made."""
     names = (name for name in os.environ if name.startswith("NUMBA_") or name == isa.ENVIRONMENT_VARIABLE)
     return tuple((name, os.environ[name]) for name in sorted(names))
@@ -233,8 +233,10 @@ def _with_code(program: Program) -> Kept | None:
     return Kept(program, words, code, chosen)
 
 
-def _is_configured_by_environment() -> bool:
+def is_configured_by_environment() -> bool:
     """Whether Numba's target is what the environment says: a program may have changed it."""
+    if "numba" not in sys.modules:
+        return True
     from numba.core import config
 
     known = vars(config)
@@ -247,7 +249,7 @@ def _is_configured_by_environment() -> bool:
 
 
 @cache
-def _machine() -> str | None:
+def machine() -> str | None:
     """Hash of what is the same for all graphs: our sources, versions and the CPU; None where it cannot be told."""
     if not images.SUPPORTED or Path(".numba_config.yaml").exists():
         return None

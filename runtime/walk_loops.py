@@ -1,7 +1,5 @@
 """The compiled loops of the interpreter. `qcompiler.runtime.walk` has the algorithm and its memory ordering."""
 
-from numba.extending import register_jitable
-
 from qcompiler.runtime.atomics import (
     add_relaxed,
     add_release,
@@ -17,6 +15,7 @@ from qcompiler.runtime.atomics import (
     store_release,
     yield_processor,
 )
+from qcompiler.runtime.codegen.deferred import inlined
 from qcompiler.runtime.kernels.registry import Kernel
 from qcompiler.runtime.walk import (
     CALLER_PROCESSOR,
@@ -52,14 +51,14 @@ from qcompiler.runtime.walk import (
 )
 
 
-@register_jitable
+@inlined
 def _crowded(shared: int) -> bool:
     """More threads want to run than there are processors: helpers give way."""
     running = load_relaxed(shared + CALLERS) + load_relaxed(shared + HELPERS)
     return bool(running > load_relaxed(shared + PROCESSORS))
 
 
-@register_jitable
+@inlined
 def _drain(context: int, slot: int, row: int, first_ticket: int, end: int) -> int:
     """Claim and run chunks of a slot, of the instruction at `row`, up to ticket `end`; returns how many."""
     words = context + FIRST_SLOT + SLOT_BYTES * slot
@@ -76,7 +75,7 @@ def _drain(context: int, slot: int, row: int, first_ticket: int, end: int) -> in
     return count
 
 
-@register_jitable
+@inlined
 def _finish(context: int, me: int, slot: int, row: int, first_ticket: int, end: int) -> None:
     """Return when `done` of `slot` has reached ticket `end`; run what its own thread does not."""
     words = context + FIRST_SLOT + SLOT_BYTES * slot
@@ -103,7 +102,7 @@ def _finish(context: int, me: int, slot: int, row: int, first_ticket: int, end: 
         _go_solo(load_word(context + SHARED), now())
 
 
-@register_jitable
+@inlined
 def _go_solo(shared: int, time: int) -> None:
     """Stop asking for help for a while: each time it comes to nothing costs a time slice of some other process."""
     window = load_relaxed(shared + SOLO_WINDOW)
@@ -113,7 +112,7 @@ def _go_solo(shared: int, time: int) -> None:
     store_relaxed(shared + SOLO_UNTIL, time + window)
 
 
-@register_jitable
+@inlined
 def _walk(context: int, job: int, me: int) -> None:
     """One thread's walk over the program; a helper gives up when the call is over or the machine is full."""
     slots = load_word(context + SLOTS)
@@ -138,7 +137,7 @@ def _walk(context: int, job: int, me: int) -> None:
         row += row_bytes
 
 
-@register_jitable
+@inlined
 def _walk_alone(context: int) -> None:
     """The whole program on this thread, each instruction in one chunk, without a look at the slots."""
     operands = load_word(context + OPERANDS)

@@ -11,9 +11,9 @@ import numba
 import numpy as np
 import numpy.typing as npt
 from llvmlite import ir
-from numba import types
 
 from qcompiler.runtime import isa
+from qcompiler.runtime.codegen.deferred import types
 from qcompiler.runtime.codegen.intrinsics import emitted
 from qcompiler.runtime.codegen.primitives import emitted_primitive
 from qcompiler.runtime.codegen.vectors import I32, I64, branch_back, constant, splat_constant

@@ -8,8 +8,8 @@ to three neighbouring pixels. Where few channels are left, a vector holds those 
 from dataclasses import dataclass
 
 from llvmlite import ir
-from numba import types
 
+from qcompiler.runtime.codegen.deferred import types
 from qcompiler.runtime.codegen.depthwise_operands import VECTORS, add_dots, interleave_taps
 from qcompiler.runtime.codegen.epilogue import emit_epilogue
 from qcompiler.runtime.codegen.intrinsics import emitted

@@ -1,8 +1,8 @@
 """The depthwise tile for any kernel: one output pixel by four vectors of channels, `group` taps at a time."""
 
 from llvmlite import ir
-from numba import types
 
+from qcompiler.runtime.codegen.deferred import types
 from qcompiler.runtime.codegen.depthwise_operands import VECTORS, add_dots, interleave_taps
 from qcompiler.runtime.codegen.epilogue import emit_epilogue
 from qcompiler.runtime.codegen.intrinsics import emitted

@@ -12,9 +12,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from llvmlite import ir
-from numba import types
 
 from qcompiler.runtime import isa
+from qcompiler.runtime.codegen.deferred import types
 from qcompiler.runtime.codegen.intrinsics import emitted
 from qcompiler.runtime.codegen.vectors import I64, branch_back, call, constant, load, offset, splat, store, vector
 

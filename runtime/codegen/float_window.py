@@ -6,9 +6,9 @@ have the same code, and each output element is one chain ``acc = fmuladd(w[t], x
 """
 
 from llvmlite import ir
-from numba import types
 
 from qcompiler.runtime import isa
+from qcompiler.runtime.codegen.deferred import types
 from qcompiler.runtime.codegen.float_tile import F32, bounded, float_tile_for
 from qcompiler.runtime.codegen.intrinsics import emitted
 from qcompiler.runtime.codegen.vectors import I32, call, constant, load, offset, shuffle, splat, vector

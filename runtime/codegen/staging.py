@@ -3,8 +3,8 @@
 from collections.abc import Callable
 
 from llvmlite import ir
-from numba import types
 
+from qcompiler.runtime.codegen.deferred import types
 from qcompiler.runtime.codegen.intrinsics import emitted
 from qcompiler.runtime.codegen.matrix_unit import ROW_BYTES
 from qcompiler.runtime.codegen.primitives import emitted_primitive

@@ -11,8 +11,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from llvmlite import ir
-from numba import types
 
+from qcompiler.runtime.codegen.deferred import types
 from qcompiler.runtime.codegen.epilogue import emit_epilogue
 from qcompiler.runtime.codegen.intrinsics import emitted
 from qcompiler.runtime.codegen.matrix_unit import ROWS, MatrixUnit

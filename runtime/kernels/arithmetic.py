@@ -4,15 +4,11 @@ Numba widens integer arithmetic to int64, as the loads of `qcompiler.runtime.ker
 32-bit lanes it has to say so with the functions on int32 below: LLVM does not narrow a whole expression by itself.
 """
 
-from collections.abc import Callable
-from typing import TypeVar, cast
-
-import numba
 import numpy as np
 from llvmlite import ir
-from numba import types
 
 from qcompiler.ir.types import DType
+from qcompiler.runtime.codegen.deferred import inlined, types
 from qcompiler.runtime.codegen.intrinsics import emitted
 from qcompiler.runtime.kernels.memory import (
     load_s8,
@@ -24,18 +20,11 @@ from qcompiler.runtime.kernels.memory import (
     store_u8,
 )
 
-_Function = TypeVar("_Function", bound=Callable[..., object])
-
 DTYPE_CODES = {DType.U8: 0, DType.S8: 1, DType.S16: 2, DType.S32: 3}
 """How a kernel that takes several dtypes is told which: `load_integer`, `store_integer`."""
 
 SIGN_FLIP = {DType.U8: 0, DType.S8: 128}
 """8-bit kernels see s8 as u8: q XOR 128 is q + 128, so zero points and bounds of an s8 tensor move by 128."""
-
-
-def inlined(function: _Function) -> _Function:
-    """Decorator: a function that disappears in the kernels that call it, and cannot raise."""
-    return cast("_Function", numba.njit(forceinline=True, error_model="numpy")(function))
 
 
 _I8, _I32, _I64 = ir.IntType(8), ir.IntType(32), ir.IntType(64)

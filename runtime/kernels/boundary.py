@@ -6,10 +6,10 @@ Element i of a tensor belongs to channel (i / inner) mod channels; a scale for t
 from collections.abc import Callable
 
 from llvmlite import ir
-from numba import types
 
+from qcompiler.runtime.codegen.deferred import inlined, types
 from qcompiler.runtime.codegen.intrinsics import emitted
-from qcompiler.runtime.kernels.arithmetic import inlined, share_range
+from qcompiler.runtime.kernels.arithmetic import share_range
 from qcompiler.runtime.kernels.memory import (
     load_f32,
     load_s16,

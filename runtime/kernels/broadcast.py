@@ -6,7 +6,7 @@ outer axes of `d1` ... `d4` elements (from the inside), along which they step by
 step of 0 is broadcasting. `count` is the number of elements of the result.
 """
 
-from qcompiler.runtime.kernels.arithmetic import inlined
+from qcompiler.runtime.codegen.deferred import inlined
 from qcompiler.runtime.kernels.memory import load_s64
 
 OUTER_AXES = 4

@@ -79,15 +79,11 @@ def kernel_directory(module_name: str, isa_name: str) -> Path | None:
 
 def environment_key(isa_name: str) -> str:
     """Hash of the versions, the CPU and the primitive that compiled code depends on."""
-    import llvmlite
-    import numba
-    from llvmlite import binding
-
     from qcompiler.runtime import isa
 
-    parts = (numba.__version__, llvmlite.__version__, np.__version__, sys.version, isa_name)
-    cpu = isa.target()
-    return _digest("\n".join([*parts, cpu.cpu, binding.get_host_cpu_name(), *sorted(cpu.features)]).encode())
+    found, cpu = isa.machine(), isa.target()
+    parts = (*found.versions, np.__version__, sys.version, isa_name)
+    return _digest("\n".join([*parts, cpu.cpu, found.host_cpu, *sorted(cpu.features)]).encode())
 
 
 def is_intact(directory: Path, function: Function) -> bool:

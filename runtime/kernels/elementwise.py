@@ -4,11 +4,11 @@ from collections.abc import Callable
 
 import numpy as np
 
+from qcompiler.runtime.codegen.deferred import inlined
 from qcompiler.runtime.kernels.arithmetic import (
     add_i32,
     clamp,
     clamp_i32,
-    inlined,
     load_flipped,
     load_integer,
     mul_i32,

@@ -3,8 +3,8 @@
 import struct
 
 from llvmlite import ir
-from numba import types
 
+from qcompiler.runtime.codegen.deferred import types
 from qcompiler.runtime.codegen.float_tile import bounded
 from qcompiler.runtime.codegen.intrinsics import emitted
 from qcompiler.runtime.codegen.vectors import call

@@ -8,8 +8,7 @@ K being (channel, kernel row, kernel column), and multiplies the rows of the wei
 has such panels already: its weights are packed so.
 """
 
-from numba import njit
-
+from qcompiler.runtime.codegen.deferred import compiled
 from qcompiler.runtime.codegen.float_tile import VECTORS, product_tile, tile_lanes, tile_rows
 from qcompiler.runtime.kernels.float_bits import float_of_bits
 from qcompiler.runtime.kernels.float_rows import inside, stage_run
@@ -132,7 +131,7 @@ def float_gemm(operands: int, share: int, shares: int) -> None:
                     copy_bytes(target + 4 * i * features, partial + 4 * i * width, 4 * count)
 
 
-@njit(error_model="numpy", boundscheck=False)
+@compiled
 def gather_windows(panel: int, x: int, geometry: int, first: int, count: int, panel_width: int) -> None:
     """Fill a panel f32[channel, kernel row, kernel column, panel_width] for `count` output pixels from `first` on.
 

@@ -5,8 +5,7 @@ stride: then the windows of neighbouring output pixels read neighbouring floats 
 output rows. The common 3x3 windows read the plane itself.
 """
 
-from numba import njit
-
+from qcompiler.runtime.codegen.deferred import compiled
 from qcompiler.runtime.codegen.float_tile import WINDOW_ROWS, tile_lanes, window_tile
 from qcompiler.runtime.codegen.float_window import TILE_ROWS, WINDOW, plane_tile
 from qcompiler.runtime.kernels.float_bits import float_of_bits
@@ -125,7 +124,7 @@ def float_depthwise_3x3(operands: int, share: int, shares: int) -> None:
                 )
 
 
-@njit(error_model="numpy", boundscheck=False)
+@compiled
 def stage_plane(
     target: int,
     plane: int,

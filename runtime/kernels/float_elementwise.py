@@ -4,7 +4,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from qcompiler.runtime.kernels.arithmetic import inlined, share_range
+from qcompiler.runtime.codegen.deferred import inlined
+from qcompiler.runtime.kernels.arithmetic import share_range
 from qcompiler.runtime.kernels.broadcast import BROADCAST_WORDS, PARAMETERS, run_at
 from qcompiler.runtime.kernels.float_bits import clamp_f32, float_of_bits
 from qcompiler.runtime.kernels.memory import load_f32, load_s64, store_f32

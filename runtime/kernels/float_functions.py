@@ -9,7 +9,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from qcompiler.runtime.kernels.arithmetic import inlined, share_start
+from qcompiler.runtime.codegen.deferred import inlined
+from qcompiler.runtime.kernels.arithmetic import share_start
 from qcompiler.runtime.kernels.float_bits import bits_of_double, clamp_f32, clamp_f64, double_of_bits, float_of_bits
 from qcompiler.runtime.kernels.memory import load_f32, load_s64, store_f32
 from qcompiler.runtime.kernels.registry import kernel

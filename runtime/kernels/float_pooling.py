@@ -1,8 +1,8 @@
 """Sliding windows over float32; geometry as in `qcompiler.runtime.kernels.pooling`."""
 
 import numpy as np
-from numba import njit
 
+from qcompiler.runtime.codegen.deferred import compiled
 from qcompiler.runtime.kernels.float_bits import largest_f32
 from qcompiler.runtime.kernels.memory import load_f32, load_s64, store_f32
 from qcompiler.runtime.kernels.pooling import PARAMETERS, WINDOW_WORDS, counted_taps, end_tap, first_tap, load_words
@@ -30,7 +30,7 @@ def float_max_pool(operands: int, share: int, shares: int) -> None:
                 raise_line(target, line + 4 * left * c, first, end, stride_w, c)
 
 
-@njit(error_model="numpy", boundscheck=False)
+@compiled
 def raise_line(target: int, source: int, first: int, end: int, stride: int, c: int) -> None:
     """``target[p] = max(target[p], source[p · stride])`` for pixels `first` ... `end` − 1 of c channels."""
     if c == 1 and stride == 1:

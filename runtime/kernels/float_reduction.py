@@ -4,9 +4,8 @@ Sums are kept in double precision and run over the reduced axis in an order that
 """
 
 import numpy as np
-from numba import njit
 
-from qcompiler.runtime.kernels.arithmetic import inlined
+from qcompiler.runtime.codegen.deferred import compiled, inlined
 from qcompiler.runtime.kernels.float_bits import largest_f32
 from qcompiler.runtime.kernels.float_functions import exponential
 from qcompiler.runtime.kernels.memory import load_f32, load_s64, store_f32
@@ -63,7 +62,7 @@ def float_softmax(operands: int, share: int, shares: int) -> None:
             soften_column(x + offset, out + offset, length, inner)
 
 
-@njit(error_model="numpy", boundscheck=False)
+@compiled
 def soften_row(x: int, out: int, length: int) -> None:
     """Softmax of neighbouring elements."""
     largest = load_f32(x, 0)
@@ -77,7 +76,7 @@ def soften_row(x: int, out: int, length: int) -> None:
         store_f32(out, k, np.float32(load_f32(out, k) * scale))
 
 
-@njit(error_model="numpy", boundscheck=False)
+@compiled
 def soften_column(x: int, out: int, length: int, step: int) -> None:
     """Softmax of elements `step` apart."""
     largest = load_f32(x, 0)

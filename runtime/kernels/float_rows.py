@@ -1,7 +1,7 @@
 """Staging of float32 runs with borders."""
 
+from qcompiler.runtime.codegen.deferred import inlined
 from qcompiler.runtime.codegen.staging import stage_activations
-from qcompiler.runtime.kernels.arithmetic import inlined
 from qcompiler.runtime.kernels.memory import load_f32, store_f32
 
 

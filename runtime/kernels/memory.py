@@ -12,8 +12,8 @@ on store, because Numba's arithmetic is int64 anyway; float32 stays float32. The
 from typing import Any
 
 from llvmlite import ir
-from numba import types
 
+from qcompiler.runtime.codegen.deferred import types
 from qcompiler.runtime.codegen.intrinsics import emitted
 
 _I1, _I8, _I16, _I32, _I64, _F32 = (*map(ir.IntType, (1, 8, 16, 32, 64)), ir.FloatType())

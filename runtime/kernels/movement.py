@@ -1,6 +1,7 @@
 """Kernels that move elements without looking at them; `itemsize` is 1, 2, 4 or 8 bytes."""
 
-from qcompiler.runtime.kernels.arithmetic import inlined, share_range
+from qcompiler.runtime.codegen.deferred import inlined
+from qcompiler.runtime.kernels.arithmetic import share_range
 from qcompiler.runtime.kernels.memory import (
     copy_bytes,
     fill_bytes,

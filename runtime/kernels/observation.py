@@ -13,11 +13,10 @@ all numbers.
 """
 
 from llvmlite import ir
-from numba import types
 
+from qcompiler.runtime.codegen.deferred import inlined, types
 from qcompiler.runtime.codegen.float_tile import prefetch_line
 from qcompiler.runtime.codegen.intrinsics import emitted
-from qcompiler.runtime.kernels.arithmetic import inlined
 from qcompiler.runtime.kernels.memory import load_s64, store_s64
 from qcompiler.runtime.kernels.registry import kernel
 from qcompiler.runtime.sampled_elements import GROUP, PHASE_BITS, PHASE_FACTOR

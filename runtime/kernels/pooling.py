@@ -6,10 +6,10 @@ are kept in `sums`, s32[BLOCK] for each share, so that the loops over channels a
 
 import numpy as np
 
+from qcompiler.runtime.codegen.deferred import inlined
 from qcompiler.runtime.kernels.arithmetic import (
     add_i32,
     clamp,
-    inlined,
     load_flipped,
     load_integer,
     requantize,

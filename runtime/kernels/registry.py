@@ -12,28 +12,23 @@ needed.
 """
 
 import os
+import sys
 import threading
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
-
-import numba
-from llvmlite import binding
-from numba import types
-from numba.core import config
-from numba.core.ccallback import CFunc
+from typing import TYPE_CHECKING, Any, Protocol
 
 from qcompiler.errors import InternalError, PluginError, UsageError
 from qcompiler.runtime import isa
 from qcompiler.runtime.kernels import images
 from qcompiler.runtime.kernels.cache import is_intact, kernel_directory, sealed
 
-KernelFunction = Callable[[int, int, int], None]
+if TYPE_CHECKING:
+    from numba.core.ccallback import CFunc
 
-_SIGNATURE = types.void(types.int64, types.int64, types.int64)
-_configuration = vars(config)
+KernelFunction = Callable[[int, int, int], None]
 
 _registry: dict[str, "Kernel"] = {}
 _compile_lock = threading.RLock()  # Numba's configuration is process-wide
@@ -64,7 +59,7 @@ class Kernel:
     words: tuple[str, ...]
     function: KernelFunction
     per_isa: bool = False
-    _compiled: dict[str, CFunc] = field(default_factory=dict, repr=False)
+    _compiled: dict[str, "CFunc"] = field(default_factory=dict, repr=False)
     _addresses: dict[str, int] = field(default_factory=dict, repr=False)
 
     @property
@@ -88,7 +83,7 @@ class Kernel:
                 self._addresses[emitted] = self._from_image(emitted) or int(self.compiled_for(isa_name).address or 0)
             return self._addresses[emitted]
 
-    def compiled_for(self, isa_name: str) -> CFunc:
+    def compiled_for(self, isa_name: str) -> "CFunc":
         """Numba's object for one primitive, with its LLVM IR; compiles on first use, even where there is an image."""
         emitted = isa_name if self.per_isa else isa.ANY
         found = self._compiled.get(emitted)
@@ -131,7 +126,7 @@ class Kernel:
     def _image_path(self, directory: Path) -> Path:
         return directory / f"{self.function.__name__}-{self.function.__code__.co_firstlineno}.image"
 
-    def _compile(self, emitted: str) -> CFunc:
+    def _compile(self, emitted: str) -> "CFunc":
         _refuse_disabled_jit()
         directory = kernel_directory(self.function.__module__, emitted)
         with isa.emitting(emitted):
@@ -143,8 +138,10 @@ class Kernel:
                     return compiled
             return self._compile_in(directory)
 
-    def _linked(self, compiled: CFunc) -> bytes:
+    def _linked(self, compiled: "CFunc") -> bytes:
         """The contents of the image's file."""
+        from llvmlite import binding
+
         library: Any = vars(compiled)["_library"]  # Numba has no public way to the object
         code: bytes = library._get_compiled_object()  # noqa: SLF001
         may_raise = not self.function.__module__.startswith("qcompiler.")
@@ -155,29 +152,41 @@ class Kernel:
         except images.CannotLinkError as error:
             return images.refusal(str(error))
 
-    def _compile_in(self, directory: Path | None) -> CFunc:
+    def _compile_in(self, directory: Path | None) -> "CFunc":
         """Compile with Numba's own cache in `directory`."""
         if directory is None:
             return _compile(self.function, cached=False)
-        saved = _configuration["CACHE_DIR"]
-        _configuration["CACHE_DIR"] = str(directory)
+        configuration = _configuration()
+        saved = configuration["CACHE_DIR"]
+        configuration["CACHE_DIR"] = str(directory)
         try:
             with sealed(directory, self.function):
                 return _compile(self.function, cached=True)
         except OSError:  # the disk is full, or another process pruned the directory
             return _compile(self.function, cached=False)
         finally:
-            _configuration["CACHE_DIR"] = saved
+            configuration["CACHE_DIR"] = saved
+
+
+def _configuration() -> dict[str, Any]:
+    from numba.core import config
+
+    return vars(config)
 
 
 def _refuse_disabled_jit() -> None:
-    if _configuration["DISABLE_JIT"]:
+    imported = "numba" in sys.modules or "NUMBA_DISABLE_JIT" in os.environ
+    if imported and _configuration()["DISABLE_JIT"]:
         raise UsageError("NUMBA_DISABLE_JIT is set, and compiled models run on compiled kernels only; unset it")
 
 
-def _compile(function: KernelFunction, *, cached: bool) -> CFunc:
+def _compile(function: KernelFunction, *, cached: bool) -> "CFunc":
+    import numba
+    from numba import types
+
+    signature = types.void(types.int64, types.int64, types.int64)
     options: dict[str, Any] = {"boundscheck": False}  # whatever NUMBA_BOUNDSCHECK says: kernels cannot raise
-    return numba.cfunc(_SIGNATURE, cache=cached, error_model="numpy", **options)(function)
+    return numba.cfunc(signature, cache=cached, error_model="numpy", **options)(function)
 
 
 def kernel(name: str, words: Iterable[str], *, per_isa: bool = False) -> Callable[[KernelFunction], KernelFunction]:

@@ -1,12 +1,11 @@
 """Staging of the activations that a convolution's windows cover, borders included."""
 
-from numba import njit
-
+from qcompiler.runtime.codegen.deferred import compiled
 from qcompiler.runtime.codegen.staging import copy_step, stage_activations, stage_constant
 from qcompiler.runtime.kernels.memory import load_s64
 
 
-@njit(error_model="numpy", boundscheck=False)
+@compiled
 def stage_padded_rows(  # noqa: PLR0913, PLR0917 - kernels have no structs
     target: int,
     image: int,
@@ -36,7 +35,7 @@ def stage_padded_rows(  # noqa: PLR0913, PLR0917 - kernels have no structs
             stage_constant(middle + row_items * item_bytes, zp_in, pad_right, item_bytes)
 
 
-@njit(error_model="numpy", boundscheck=False)
+@compiled
 def stage_sampled_rows(
     target: int,
     source: int,
@@ -55,7 +54,7 @@ def stage_sampled_rows(
             stage_activations(at, source + r * row_bytes + c * pixel_bytes, cin, flip_in, item_bytes)
 
 
-@njit(error_model="numpy", boundscheck=False)
+@compiled
 def collect_steps(
     target: int,
     base: int,

@@ -98,6 +98,6 @@ def test_progress_counts_only_what_has_to_be_compiled(monkeypatch: pytest.Monkey
 
 def test_disabled_jit_is_refused(monkeypatch: pytest.MonkeyPatch):
     forget_code()
-    monkeypatch.setitem(registry._configuration, "DISABLE_JIT", 1)
+    monkeypatch.setitem(registry._configuration(), "DISABLE_JIT", 1)
     with pytest.raises(UsageError, match="NUMBA_DISABLE_JIT is set"):
         _ = kernel_named("test_registry.nothing").address
