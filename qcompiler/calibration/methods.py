@@ -4,7 +4,9 @@ Every method is a deterministic function of `Statistics`, so all of them can be 
 data. A method returns (low, high) with low <= 0 <= high, because a quantized tensor must hold 0 exactly.
 """
 
+import ctypes
 from collections.abc import Callable
+from functools import cache
 
 import numpy as np
 import numpy.typing as npt
@@ -22,8 +24,6 @@ LEVELS = 256
 PERCENTILE = 99.99
 _ENTROPY_BINS = 8192
 _SHRINK_STEPS = 64
-_AT_A_TIME = 8
-"""Ranges whose errors are computed together, so that NumPy's temporaries stay in the second-level cache."""
 
 _METHODS: dict[str, Method] = {}
 
@@ -98,31 +98,30 @@ def mse(statistics: Statistics) -> Range:
     Both ends are shrunk in turn over 64 steps of 1/64 each.
     """
     points, weights = _sample(statistics.histogram())
-
-    def errors(low: Floats, high: Floats) -> Floats:
-        return np.concatenate(
-            [
-                _squared_errors(points, weights, low[i : i + _AT_A_TIME], high[i : i + _AT_A_TIME])
-                for i in range(0, len(low), _AT_A_TIME)
-            ]
-        )
-
-    return _shrink(min(statistics.minimum, 0.0), max(statistics.maximum, 0.0), errors)
+    return _shrink(
+        min(statistics.minimum, 0.0),
+        max(statistics.maximum, 0.0),
+        lambda low, high: _squared_errors(points, weights, low, high),
+    )
 
 
 def _squared_errors(points: Floats, weights: Floats, low: Floats, high: Floats) -> Floats:
     """f64[ranges]: sum of squared errors of the weighted points for each range, none of which is empty."""
-    scale = ((high - low) / (LEVELS - 1))[:, None]
-    zero_point = np.rint(-low[:, None] / scale)
-    work = points / scale
-    np.rint(work, out=work)
-    work += zero_point
-    np.clip(work, 0, LEVELS - 1, out=work)
-    work -= zero_point
-    work *= scale
-    np.subtract(points, work, out=work)
-    result: Floats = np.sum(weights * work * work, axis=1)
-    return result
+    scales = (high - low) / (LEVELS - 1)
+    arrays = [points, weights, scales, np.rint(-low / scales), np.empty_like(scales)]
+    words = np.array([*(array.ctypes.data for array in arrays), len(points), len(scales)], np.int64)
+    _errors_kernel()(words.ctypes.data, 0, 1)
+    return arrays[-1]
+
+
+@cache
+def _errors_kernel() -> Callable[[int, int, int], None]:
+    """The compiled `range_errors`; a call of it releases the interpreter lock."""
+    from qcompiler.runtime.kernels import range_errors  # noqa: F401  # registers the kernel
+    from qcompiler.runtime.kernels.registry import kernel_named
+
+    kind = ctypes.CFUNCTYPE(None, ctypes.c_int64, ctypes.c_int64, ctypes.c_int64)
+    return kind(kernel_named("range_errors").address)
 
 
 def _sample(histogram: Histogram) -> tuple[Floats, Floats]:

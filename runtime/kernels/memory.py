@@ -1,7 +1,7 @@
 """Typed loads and stores at raw addresses, for kernels.
 
 All take a base address (int64) and an index in elements. Integers are widened to int64 on load and truncated
-on store, because Numba's arithmetic is int64 anyway; float32 stays float32. The address goes through one
+on store, because Numba's arithmetic is int64 anyway; floats stay as they are. The address goes through one
 `getelementptr` from a base, which is the form that LLVM's vectorizer understands.
 
     x = load_u8(a, i)         # int64
@@ -16,7 +16,10 @@ from llvmlite import ir
 from qcompiler.runtime.codegen.deferred import types
 from qcompiler.runtime.codegen.intrinsics import emitted
 
-_I1, _I8, _I16, _I32, _I64, _F32 = (*map(ir.IntType, (1, 8, 16, 32, 64)), ir.FloatType())
+_I1, _I8, _I16, _I32, _I64 = map(ir.IntType, (1, 8, 16, 32, 64))
+_F32, _F64 = ir.FloatType(), ir.DoubleType()
+_OWN_TYPES = {_I64: (types.int64, 64), _F32: (types.float32, 32), _F64: (types.float64, 64)}
+"""What is not widened or truncated: Numba's type, and bits."""
 
 
 def _element(builder: ir.IRBuilder, base: ir.Value, index: ir.Value, element: ir.Type) -> ir.Value:
@@ -24,13 +27,13 @@ def _element(builder: ir.IRBuilder, base: ir.Value, index: ir.Value, element: ir
 
 
 def _make_load(element: ir.Type, *, signed: bool = True) -> Any:  # noqa: ANN401 - a Numba intrinsic
-    bits = 32 if element == _F32 else element.width
+    kind, bits = _OWN_TYPES.get(element) or (types.int64, element.width)
 
-    @emitted(types.float32 if element == _F32 else types.int64, types.int64, types.int64)
+    @emitted(kind, types.int64, types.int64)
     def load(builder: ir.IRBuilder, base: ir.Value, index: ir.Value) -> ir.Value:
         value = builder.load(_element(builder, base, index, element), typ=element)
         value.align = bits // 8
-        if element in (_I64, _F32):
+        if element in _OWN_TYPES:
             return value
         return builder.sext(value, _I64) if signed else builder.zext(value, _I64)
 
@@ -38,11 +41,11 @@ def _make_load(element: ir.Type, *, signed: bool = True) -> Any:  # noqa: ANN401
 
 
 def _make_store(element: ir.Type) -> Any:  # noqa: ANN401 - a Numba intrinsic
-    bits = 32 if element == _F32 else element.width
+    kind, bits = _OWN_TYPES.get(element) or (types.int64, element.width)
 
-    @emitted(types.void, types.int64, types.int64, types.float32 if element == _F32 else types.int64)
+    @emitted(types.void, types.int64, types.int64, kind)
     def store(builder: ir.IRBuilder, base: ir.Value, index: ir.Value, value: ir.Value) -> None:
-        if element not in (_I64, _F32):
+        if element not in _OWN_TYPES:
             value = builder.trunc(value, element)
         builder.store(value, _element(builder, base, index, element), align=bits // 8)
 
@@ -50,8 +53,9 @@ def _make_store(element: ir.Type) -> Any:  # noqa: ANN401 - a Numba intrinsic
 
 
 load_u8, load_s8 = _make_load(_I8, signed=False), _make_load(_I8)
-load_s16, load_s32, load_s64, load_f32 = map(_make_load, (_I16, _I32, _I64, _F32))
-store_u8, store_s16, store_s32, store_s64, store_f32 = map(_make_store, (_I8, _I16, _I32, _I64, _F32))
+load_s16, load_s32, load_s64, load_f32, load_f64 = map(_make_load, (_I16, _I32, _I64, _F32, _F64))
+store_u8, store_s16, store_s32, store_s64 = map(_make_store, (_I8, _I16, _I32, _I64))
+store_f32, store_f64 = map(_make_store, (_F32, _F64))
 store_s8 = store_u8  # both are the low 8 bits
 
 

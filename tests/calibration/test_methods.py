@@ -3,7 +3,13 @@
 import numpy as np
 import pytest
 
-from qcompiler.calibration.methods import _sample, calibration_method, choose_range, method_names
+from qcompiler.calibration.methods import (
+    _sample,
+    _squared_errors,
+    calibration_method,
+    choose_range,
+    method_names,
+)
 from qcompiler.calibration.statistics import Statistics
 from qcompiler.errors import PluginError, UsageError
 
@@ -122,6 +128,20 @@ def test_mse_beats_minmax_on_heavy_tails_and_finds_nearly_the_best_cut() -> None
 def test_mse_keeps_a_uniform_distribution_whole() -> None:
     low, high = choose_range(of(np.linspace(-1, 1, 10_001)), "mse")
     assert (low, high) == (-1.0, 1.0)
+
+
+@pytest.mark.parametrize("ranges", [1, 7, 63])
+def test_errors_of_many_ranges_are_those_of_each(ranges: int) -> None:
+    random = np.random.default_rng(ranges)
+    points, weights = random.normal(size=501) * 3, random.integers(1, 1000, 501).astype(np.float64)
+    low, high = -random.uniform(0, 5, ranges), random.uniform(0.1, 5, ranges)
+    low[0] = 0.0
+    found = _squared_errors(points, weights, low, high)
+    for r in range(ranges):
+        scale = (high[r] - low[r]) / 255
+        zero_point = np.rint(-low[r] / scale)
+        quantized = (np.clip(np.rint(points / scale) + zero_point, 0, 255) - zero_point) * scale
+        assert found[r] == pytest.approx(np.sum(weights * (points - quantized) ** 2), rel=1e-12)
 
 
 def test_entropy_cuts_a_thin_tail() -> None:
