@@ -15,7 +15,7 @@ from qcompiler.metrics import Classification, SignalToNoise
 if TYPE_CHECKING:
     from qcompiler.runtime.session import Session
 
-_BATCH = 16
+_BATCH, _SMALLEST_BATCH = 16, 8
 _ROUNDING = 1e-8  # noise to signal, -80 dB: float32 passes that only reorder sums are far below
 
 
@@ -62,7 +62,7 @@ def evaluate(
     total = len(data) if limit is None else min(limit, len(data))
     if scores is not None:
         result.classification = Classification()
-    for batch in data.batches(_BATCH):
+    for batch in data.batches(_batch_size(total)):
         count = min(batch.size, total - result.samples)
         if count <= 0:
             break
@@ -83,6 +83,11 @@ def evaluate(
         if progress is not None:
             progress("comparing with the float model", result.samples, total)
     return result
+
+
+def _batch_size(total: int) -> int:
+    """Samples at a time; if possible so that the last batch is no smaller: another size takes another plan."""
+    return max((size for size in range(_SMALLEST_BATCH, _BATCH + 1) if total % size == 0), default=_BATCH)
 
 
 def _agree(reference: "Session", known: FloatOutputs, feeds: dict[str, AnyArray], rows: dict[str, int]) -> bool:
