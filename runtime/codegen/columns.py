@@ -9,8 +9,8 @@ of neighbouring columns as well as of columns of neighbouring terms.
 from collections.abc import Callable
 
 from llvmlite import ir
-from numba import types
 
+from qcompiler.runtime.codegen.deferred import types
 from qcompiler.runtime.codegen.intrinsics import emitted
 from qcompiler.runtime.codegen.primitives import Primitive, TileShape, emitted_primitive
 from qcompiler.runtime.codegen.vectors import (
