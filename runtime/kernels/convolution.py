@@ -10,10 +10,10 @@ Pixels lie at one distance in the output within a *segment*: a whole block, or, 
 of blocks of pixels, a unit.
 """
 
+from qcompiler.runtime.codegen.deferred import inlined
 from qcompiler.runtime.codegen.rescale import PARAMETERS, RESIDUAL_PARAMETERS
 from qcompiler.runtime.codegen.staging import stage_activations
 from qcompiler.runtime.codegen.tile import begin_tiles, end_tiles, matrix_tiles
-from qcompiler.runtime.kernels.arithmetic import inlined
 from qcompiler.runtime.kernels.memory import copy_bytes, load_s64, word_loader
 from qcompiler.runtime.kernels.registry import kernel
 from qcompiler.runtime.kernels.rows import collect_steps, stage_padded_rows, stage_sampled_rows

@@ -16,10 +16,10 @@ from qcompiler.runtime.codegen.columns import (
     pack_transposed,
     row_terms,
 )
+from qcompiler.runtime.codegen.deferred import inlined
 from qcompiler.runtime.codegen.rescale import PARAMETERS
 from qcompiler.runtime.codegen.staging import stage_activations, stage_constant
 from qcompiler.runtime.codegen.tile import begin_tiles, end_tiles, product_tiles
-from qcompiler.runtime.kernels.arithmetic import inlined
 from qcompiler.runtime.kernels.convolution import PARTIAL_BYTES, next_tiles
 from qcompiler.runtime.kernels.memory import (
     copy_bytes,

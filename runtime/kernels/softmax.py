@@ -7,7 +7,7 @@ are off by less than 2^−29 together, and 2·e·2^b / S, of which t is an estim
 floor((floor(t) + 1) / 2) is right or 1 too small, which a product decides.
 """
 
-from qcompiler.runtime.kernels.arithmetic import inlined
+from qcompiler.runtime.codegen.deferred import inlined
 from qcompiler.runtime.kernels.memory import fill_bytes, load_s32, load_s64, load_u8, store_u8
 from qcompiler.runtime.kernels.registry import kernel
 
