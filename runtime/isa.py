@@ -41,6 +41,7 @@ REQUIREMENTS: dict[str, tuple[frozenset[str], ...]] = {
 _AVX2 = frozenset({"avx2"})
 _AVX512 = _AVX2 | {"avx512f", "avx512bw", "avx512vl"}
 _VNNI = _AVX512 | {"avx512vnni"}
+_VBMI = frozenset({"avx512vbmi"})
 _AMX = frozenset({"amx-tile", "amx-int8"})
 _DOT = frozenset({"dotprod"})
 _I8MM = frozenset({"dotprod", "i8mm"})
@@ -48,11 +49,12 @@ _CPU_FEATURES: dict[str, frozenset[str]] = {
     # CPU names of LLVM; a name that is not here is taken to have nothing beyond the baseline
     **dict.fromkeys(("generic", "x86-64", "x86-64-v2", "nehalem", "sandybridge", "ivybridge"), frozenset[str]()),
     **dict.fromkeys(("haswell", "broadwell", "skylake", "x86-64-v3", "znver1", "znver2", "znver3"), _AVX2),
-    **dict.fromkeys(("skylake-avx512", "cannonlake", "x86-64-v4"), _AVX512),
-    **dict.fromkeys(("cascadelake", "cooperlake", "icelake-client", "icelake-server"), _VNNI),
-    **dict.fromkeys(("tigerlake", "rocketlake", "znver4"), _VNNI),
-    "znver5": _VNNI | {"avxvnni"},
-    **dict.fromkeys(("sapphirerapids", "emeraldrapids", "graniterapids"), _VNNI | {"avxvnni"} | _AMX),
+    **dict.fromkeys(("skylake-avx512", "x86-64-v4"), _AVX512),
+    "cannonlake": _AVX512 | _VBMI,
+    **dict.fromkeys(("cascadelake", "cooperlake"), _VNNI),
+    **dict.fromkeys(("icelake-client", "icelake-server", "tigerlake", "rocketlake", "znver4"), _VNNI | _VBMI),
+    "znver5": _VNNI | _VBMI | {"avxvnni"},
+    **dict.fromkeys(("sapphirerapids", "emeraldrapids", "graniterapids"), _VNNI | _VBMI | {"avxvnni"} | _AMX),
     **dict.fromkeys(("alderlake", "raptorlake", "meteorlake", "sierraforest"), _AVX2 | {"avxvnni"}),
     **dict.fromkeys(("cortex-a53", "cortex-a57", "cortex-a72", "cortex-a73"), frozenset[str]()),
     **dict.fromkeys(("cortex-a55", "cortex-a75", "cortex-a76", "cortex-a77", "cortex-a78", "cortex-x1"), _DOT),

@@ -11,6 +11,7 @@ from llvmlite import ir
 from qcompiler.runtime.codegen.primitives import Primitive
 from qcompiler.runtime.codegen.rescale import (
     FORM_S32,
+    FORM_TABLE,
     FORM_U8,
     PARAMETERS,
     ByteRange,
@@ -90,6 +91,12 @@ def emit_epilogue(
         _emit_bytes(builder, p, values, outs, vectors, limits)
         builder.branch(done)
 
+    as_entries = builder.append_basic_block("table")
+    forms.add_case(constant(FORM_TABLE), as_entries)
+    builder.position_at_end(as_entries)
+    _emit_bytes(builder, p, values, outs, vectors, None, table=parameter(builder, parameters, "table"))
+    builder.branch(done)
+
     builder.position_at_end(as_s16)
     for m, parts in enumerate(outs):
         words = emit_s16(builder, p, [values[m, v] for v in range(vectors)], parameters)
@@ -115,14 +122,17 @@ def _emit_bytes(
     outs: list[list[ir.Value]],
     vectors: int,
     limits: ByteRange | None,
+    table: ir.Value | None = None,
 ) -> None:
-    """Store results, by (pixel, vector), as bytes."""
+    """Store results, by (pixel, vector), as bytes; with a table, their entries."""
     lanes = range(0, p.vector_bytes, 16)
     width = 4 * vectors  # bytes of one pixel in each of these
 
     for pixels, chosen in _filling_a_vector(len(outs), vectors):
         own = [values[m, v] for m in chosen for v in range(vectors)]
         packed = emit_u8(builder, p, own, limits)
+        if table is not None:
+            packed = p.look_up(builder, table, packed)
         for i, m in enumerate(pixels):
             bytes_of_pixel = [lane + width * i + byte for lane in lanes for byte in range(width)]
             size = len(bytes_of_pixel) // len(outs[m])

@@ -37,6 +37,7 @@ from qcompiler.runtime.codegen.dot_products import (
     vpmaddwd,
 )
 from qcompiler.runtime.codegen.high_products import HighProduct, plain_sqdmulh, sqdmulh, vpmuldq
+from qcompiler.runtime.codegen.lookup import Lookup, look_up_256, look_up_512, look_up_plainly
 from qcompiler.runtime.codegen.matrix_unit import ROWS, Amx, EmulatedMatrixUnit, MatrixUnit
 from qcompiler.runtime.codegen.vectors import I8, I16, I32, call, clamp, shuffle, splat_constant, vector
 
@@ -65,6 +66,7 @@ class Primitive:
         dot_s16: of vectors of s16, two to a lane.
         pack_s16: two s32 vectors to one of s16, saturating, in each 16-byte lane first x, then y.
         pack_u8: the same from s16 to u8.
+        look_up: table[index] in a vector of bytes, see `lookup`.
         matrix_unit: computes the tiles of more than one pixel, if there is one.
         high_product: upper halves of products, for the epilogue.
         signed: the dot product reads bytes as s8 activations, not as u8.
@@ -79,6 +81,7 @@ class Primitive:
     dot_s16: Dot
     pack_s16: Callable[[ir.IRBuilder, ir.Value, ir.Value], ir.Value]
     pack_u8: Callable[[ir.IRBuilder, ir.Value, ir.Value], ir.Value]
+    look_up: Lookup
     matrix_unit: MatrixUnit | None = None
     high_product: HighProduct = vpmuldq
     signed: bool = False
@@ -168,9 +171,13 @@ def _plain_pack(element: ir.Type, low: int, high: int) -> Callable[[ir.IRBuilder
     return pack
 
 
-_PACKS_512 = _pack_with("llvm.x86.avx512.packssdw.512", I16), _pack_with("llvm.x86.avx512.packuswb.512", I8)
-_PACKS_256 = _pack_with("llvm.x86.avx2.packssdw", I16), _pack_with("llvm.x86.avx2.packuswb", I8)
-_PLAIN_PACKS = _plain_pack(I16, -(2**15), 2**15 - 1), _plain_pack(I8, 0, 255)
+_EPILOGUE_512 = (
+    _pack_with("llvm.x86.avx512.packssdw.512", I16),
+    _pack_with("llvm.x86.avx512.packuswb.512", I8),
+    look_up_512,
+)
+_EPILOGUE_256 = _pack_with("llvm.x86.avx2.packssdw", I16), _pack_with("llvm.x86.avx2.packuswb", I8), look_up_256
+_PLAIN_EPILOGUE = _plain_pack(I16, -(2**15), 2**15 - 1), _plain_pack(I8, 0, 255), look_up_plainly
 _MADDWD_512, _MADDWD_256 = "llvm.x86.avx512.pmaddw.d.512", "llvm.x86.avx2.pmadd.wd"
 _MADD_512, _MADD_256 = vpmaddwd(_MADDWD_512), vpmaddwd(_MADDWD_256)
 _MADDUBS_512, _MADDUBS_256 = (
@@ -186,7 +193,7 @@ _TILES_NEON = TileShape(4, 6), TileShape(2, 10), TileShape(1, 10)  # of 32 regis
 
 
 def _neon(group: int, dot: Dot, high_product: HighProduct, *, signed: bool = False) -> Primitive:
-    return Primitive(4, group, _TILES_NEON, dot, plain_dot, *_PLAIN_PACKS, high_product=high_product, signed=signed)
+    return Primitive(4, group, _TILES_NEON, dot, plain_dot, *_PLAIN_EPILOGUE, high_product=high_product, signed=signed)
 
 
 def _with_pairs(p: Primitive, dot: Dot, *, signed: bool = False, tiles: tuple[TileShape, ...] = ()) -> Primitive:
@@ -194,22 +201,22 @@ def _with_pairs(p: Primitive, dot: Dot, *, signed: bool = False, tiles: tuple[Ti
 
 
 _PRIMITIVES = {
-    "amx": Primitive(16, 4, _TILES_AMX, vpdpbusd(512), vpdpwssd(512), *_PACKS_512, Amx()),
-    "vnni512": Primitive(16, 4, _TILES_512, vpdpbusd(512), vpdpwssd(512), *_PACKS_512),
-    "vnni256": Primitive(8, 4, _TILES_256, vpdpbusd(256), vpdpwssd(256), *_PACKS_256),
-    "avx512": _with_pairs(Primitive(16, 2, _TILES_512, _MADD_512, _MADD_512, *_PACKS_512), _MADDUBS_512),
+    "amx": Primitive(16, 4, _TILES_AMX, vpdpbusd(512), vpdpwssd(512), *_EPILOGUE_512, Amx()),
+    "vnni512": Primitive(16, 4, _TILES_512, vpdpbusd(512), vpdpwssd(512), *_EPILOGUE_512),
+    "vnni256": Primitive(8, 4, _TILES_256, vpdpbusd(256), vpdpwssd(256), *_EPILOGUE_256),
+    "avx512": _with_pairs(Primitive(16, 2, _TILES_512, _MADD_512, _MADD_512, *_EPILOGUE_512), _MADDUBS_512),
     "avx2": _with_pairs(
-        Primitive(8, 2, _TILES_256, _MADD_256, _MADD_256, *_PACKS_256), _MADDUBS_256, tiles=_TILES_256_PAIRS
+        Primitive(8, 2, _TILES_256, _MADD_256, _MADD_256, *_EPILOGUE_256), _MADDUBS_256, tiles=_TILES_256_PAIRS
     ),
-    "generic": Primitive(4, 2, _TILES_128, plain_dot, plain_dot, *_PLAIN_PACKS),
+    "generic": Primitive(4, 2, _TILES_128, plain_dot, plain_dot, *_PLAIN_EPILOGUE),
     "neon_i8mm": _neon(4, usdot, sqdmulh),
     "neon_dot": _neon(4, sdot, sqdmulh, signed=True),
     "neon": _with_pairs(_neon(2, plain_dot, sqdmulh), smull_addp, signed=True),
-    "amx-emulated": Primitive(16, 4, _TILES_AMX, plain_dot, plain_dot, *_PLAIN_PACKS, EmulatedMatrixUnit()),
-    "vnni512-emulated": Primitive(16, 4, _TILES_512, plain_dot, plain_dot, *_PLAIN_PACKS),
-    "vnni256-emulated": Primitive(8, 4, _TILES_256, plain_dot, plain_dot, *_PLAIN_PACKS),
+    "amx-emulated": Primitive(16, 4, _TILES_AMX, plain_dot, plain_dot, *_PLAIN_EPILOGUE, EmulatedMatrixUnit()),
+    "vnni512-emulated": Primitive(16, 4, _TILES_512, plain_dot, plain_dot, *_PLAIN_EPILOGUE),
+    "vnni256-emulated": Primitive(8, 4, _TILES_256, plain_dot, plain_dot, *_PLAIN_EPILOGUE),
     "avx512-emulated": _with_pairs(
-        Primitive(16, 2, _TILES_512, plain_dot, plain_dot, *_PLAIN_PACKS), plain_pairs_dot(signed=False)
+        Primitive(16, 2, _TILES_512, plain_dot, plain_dot, *_PLAIN_EPILOGUE), plain_pairs_dot(signed=False)
     ),
     "neon_i8mm-emulated": _neon(4, plain_dot, plain_sqdmulh),
     "neon_dot-emulated": _neon(4, plain_signed_dot, plain_sqdmulh, signed=True),

@@ -36,12 +36,14 @@ FIELDS = ("bias", "multiplier", "odd_multiplier", "half", "shift", "limit", "lef
 """`shift` is s - 32. `half` is 2^(shift-1), and zp << shift as well where that fits and bytes are stored.
 `odd_multiplier` has the odd lanes' multipliers in the even lanes. `factor` is a residual's, in the low 16 bits."""
 
-FORM_U8, FORM_S16, FORM_S32 = range(3)
-"""What is stored. s8 is stored as u8 with 128 added to zero point and bounds, and the top bit flipped."""
+FORM_U8, FORM_S16, FORM_S32, FORM_TABLE = range(4)
+"""What is stored. s8 is stored as u8 with 128 added to zero point and bounds, and the top bit flipped. `FORM_TABLE`: the
+results saturate to u8, and what is stored are their entries in a table."""
 
-PARAMETERS = ("zp_out", "lo", "hi", "flip", "form", "large", "plain")
+PARAMETERS = ("zp_out", "lo", "hi", "flip", "form", "large", "plain", "table")
 """Consecutive operand words of every kernel with this epilogue. For `FORM_U8` the first four hold their 16 or 8 bits
-again and again. `large`: some shift was below 33. `plain`: saturation to u8 is all that is left to do."""
+again and again. `large`: some shift was below 33. `plain`: saturation to u8 is all that is left to do.
+`table`: address of 256 bytes, for `FORM_TABLE`."""
 
 RESIDUAL_PARAMETERS = ("adds_residual", "residual_flip")
 """The words that follow in kernels that can add a residual. `residual_flip` repeats 8 bits: the top one turns s8 to

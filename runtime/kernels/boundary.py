@@ -1,4 +1,4 @@
-"""The borders of the integer program: float32 to integer and back, and tables.
+"""The borders of the integer program: float32 to integer and back.
 
 Element i of a tensor belongs to channel (i / inner) mod channels; a scale for the whole tensor is one channel.
 """
@@ -167,21 +167,3 @@ def int_dequantize32(operands: int, share: int, shares: int) -> None:
             for i in range(n):
                 store_f32(target, i, float_of_s64(load_s32(source, i) - zero_point) * scale)
         position += n
-
-
-@kernel("int_lut8", words=("x", "table", "out", "count"))
-def int_lut8(operands: int, share: int, shares: int) -> None:
-    """`int.lut` with 8-bit entries; the table is indexed by the byte, so that of an s8 operand is turned by 128."""
-    x, table, out, count = load_s64(operands, 0), load_s64(operands, 1), load_s64(operands, 2), load_s64(operands, 3)
-    start, end = share_range(count, share, shares)
-    for i in range(start, end):
-        store_u8(out, i, load_u8(table, load_u8(x, i)))
-
-
-@kernel("int_lut16", words=("x", "table", "out", "count"))
-def int_lut16(operands: int, share: int, shares: int) -> None:
-    """`int.lut` with s16 entries."""
-    x, table, out, count = load_s64(operands, 0), load_s64(operands, 1), load_s64(operands, 2), load_s64(operands, 3)
-    start, end = share_range(count, share, shares)
-    for i in range(start, end):
-        store_s16(out, i, load_s16(table, load_u8(x, i)))

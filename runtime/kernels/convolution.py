@@ -102,13 +102,13 @@ def next_tiles(pixel: int, pixels: int, full: int, least: int) -> tuple[int, int
 def int_conv(operands: int, share: int, shares: int) -> None:  # noqa: C901, PLR0912, PLR0915 - one hot loop
     """Convolution or matrix product of 8-bit activations (NHWC) and s8 weights, see `convolution_plan`."""
     x, residual, out, weights, records, tiles, runs, scratch = _load_words(operands)[:8]
-    scratch_bytes, share_limit, by_tiles, staging, flip_in, zp_in, item_bytes = _load_words(operands)[17:24]
-    units, image_units, block_units, unit_pixels = _load_words(operands)[24:28]
-    tile_count, run_count, step_bytes, panel_bytes, panels_bytes = _load_words(operands)[28:33]
-    staged_run_count, staged_run_bytes, register_rows = _load_words(operands)[33:36]
-    image_bytes, unit_bytes, out_stride, out_unit_bytes, segment_pixels = _load_words(operands)[36:41]
-    cin, column_step, height, row_items, row_step, window_rows = _load_words(operands)[41:47]
-    pad_top, pad_left, pad_right = _load_words(operands)[47:]
+    scratch_bytes, share_limit, by_tiles, staging, flip_in, zp_in, item_bytes = _load_words(operands)[18:25]
+    units, image_units, block_units, unit_pixels = _load_words(operands)[25:29]
+    tile_count, run_count, step_bytes, panel_bytes, panels_bytes = _load_words(operands)[29:34]
+    staged_run_count, staged_run_bytes, register_rows = _load_words(operands)[34:37]
+    image_bytes, unit_bytes, out_stride, out_unit_bytes, segment_pixels = _load_words(operands)[37:42]
+    cin, column_step, height, row_items, row_step, window_rows = _load_words(operands)[42:48]
+    pad_top, pad_left, pad_right = _load_words(operands)[48:]
     rows = runs + 8 * run_count
     staged_runs = rows + 8 * block_units * unit_pixels
 

@@ -63,11 +63,11 @@ _PARAMETERS_OFFSET = 8 * WORDS.index(PARAMETERS[0])
 def int_depthwise(operands: int, share: int, shares: int) -> None:
     """Depthwise convolution of 8-bit activations (NHWC) and s8 weights, see `depthwise_plan`."""
     x, out, weights, records, tiles, taps, scratch = _load_words(operands)[:7]
-    scratch_bytes, share_limit, by_tiles, staged, flip_in, zp_in = _load_words(operands)[14:20]
-    units, image_units, block_units, unit_pixels, by_columns, paired = _load_words(operands)[20:26]
-    step_bytes, tile_count, tap_groups, image_bytes, out_stride, column_bytes = _load_words(operands)[26:32]
-    pixel_step, height, row_items, row_step, window_rows, pad_top, pad_left = _load_words(operands)[32:39]
-    pad_right = _load_words(operands)[39]
+    scratch_bytes, share_limit, by_tiles, staged, flip_in, zp_in = _load_words(operands)[15:21]
+    units, image_units, block_units, unit_pixels, by_columns, paired = _load_words(operands)[21:27]
+    step_bytes, tile_count, tap_groups, image_bytes, out_stride, column_bytes = _load_words(operands)[27:33]
+    pixel_step, height, row_items, row_step, window_rows, pad_top, pad_left = _load_words(operands)[33:40]
+    pad_right = _load_words(operands)[40]
     parameters = operands + _PARAMETERS_OFFSET
 
     if share >= share_limit:

@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from qcompiler.errors import InternalError
 from qcompiler.ir.types import DType
-from qcompiler.runtime.codegen.rescale import FIELDS, FORM_S16, FORM_S32, FORM_U8, RESIDUAL_PARAMETERS
+from qcompiler.runtime.codegen.rescale import FIELDS, FORM_S16, FORM_S32, FORM_TABLE, FORM_U8, RESIDUAL_PARAMETERS
 
 S8 = npt.NDArray[np.int8]
 S32 = npt.NDArray[np.int32]
@@ -41,6 +41,8 @@ class Requantization:
         shift: s32[cout], in [2, 62].
         dtype: u8, s8 or s16; lo and hi are within its limits.
         residual: what is added to acc first, if the dtype has 8 bits.
+        looked_up: the word "table" is the address of `saturated_table` of a table, whose entries are stored. The dtype
+            has 8 bits, and no shift is above `MOST_SHIFT_LOOKED_UP`.
     """
 
     multiplier: S32
@@ -50,6 +52,7 @@ class Requantization:
     hi: int
     dtype: DType
     residual: Residual | None = None
+    looked_up: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,27 +112,41 @@ def make_epilogue(bias: S64, requantization: Requantization | None) -> Epilogue:
     if q.dtype in (DType.U8, DType.S8):
         flip = 128 if q.dtype is DType.S8 else 0
         zp_out, lo, hi = q.zp_out + flip, q.lo + flip, q.hi + flip
-        if shift.max(initial=0) <= _MOST_SHIFT_WITH_ZP:  # round and add the zero point at once
+        if shift.max(initial=0) <= MOST_SHIFT_LOOKED_UP - 32:  # round and add the zero point at once
             fields[FIELDS.index("half") - 1] += (zp_out << shift).astype(np.int32)
             zp_out = 0
         plain = (zp_out, lo, hi, flip) == (0, 0, 255, 0)
         bounds = _repeated(lo, 8), _repeated(hi, 8), _repeated(flip, 8)
-        parameters = _parameters(_repeated(zp_out, 16), *bounds, FORM_U8, large=large, plain=plain)
+        form = FORM_TABLE if q.looked_up else FORM_U8
+        if q.looked_up and zp_out:
+            raise InternalError("a table cannot follow shifts that leave no room for the zero point")
+        parameters = _parameters(_repeated(zp_out, 16), *bounds, form, large=large, plain=plain)
         return Epilogue(fields, parameters, 1, residual_parameters)
     if q.dtype is DType.S16:
         return Epilogue(fields, _parameters(q.zp_out, q.lo, q.hi, 0, FORM_S16, large=large), 2)
     raise InternalError(f"no kernel requantizes to {q.dtype}")
 
 
-_MOST_SHIFT_WITH_ZP = 20
-"""The high half is below 2^30, so a zero point of 8 bits that is shifted by this much cannot make it overflow."""
+MOST_SHIFT_LOOKED_UP = 52
+"""The high half is below 2^30, so a zero point of 8 bits that is shifted by 32 less cannot make it overflow."""
+
+
+def saturated_table(entries: npt.NDArray[np.generic], q: Requantization) -> Bytes:
+    """The table for results that saturate to u8 only: bounds and sign of `q` are in the order of its entries.
+
+    Args:
+        entries: u8[256] or s8[256], for the results from the least to the largest of the dtype.
+        q: what precedes the look-up.
+    """
+    flip = 128 if q.dtype is DType.S8 else 0
+    return entries.view(np.uint8)[np.clip(np.arange(256), q.lo + flip, q.hi + flip)]
 
 
 def _parameters(
     zp_out: int, lo: int, hi: int, flip: int, form: int, *, large: bool, plain: bool = False
 ) -> dict[str, int]:
     words = {"zp_out": zp_out, "lo": lo, "hi": hi, "flip": flip, "form": form}
-    return {**words, "large": int(large), "plain": int(plain)}
+    return {**words, "large": int(large), "plain": int(plain), "table": 0}
 
 
 def _repeated(value: int, bits: int) -> int:

@@ -3,18 +3,23 @@
 import math
 
 import numpy as np
+import numpy.typing as npt
 
 from qcompiler.ir import Node
 from qcompiler.ir.ops import IntAdd, IntDiv, IntLut, IntMul, IntPRelu, IntRescale
 from qcompiler.ir.ops.shapes import normalize_axis
 from qcompiler.ir.types import DType
-from qcompiler.runtime.kernels import boundary, elementwise  # noqa: F401  # registers the kernels
+from qcompiler.numerics import requantize
+from qcompiler.runtime.kernels import boundary, elementwise, tables  # noqa: F401  # registers the kernels
 from qcompiler.runtime.kernels.arithmetic import DTYPE_CODES, SIGN_FLIP
 from qcompiler.runtime.kernels.broadcast import OUTER_AXES
 from qcompiler.runtime.lowering.context import Lowering, lowers
 from qcompiler.runtime.lowering.geometry import broadcast_steps, merged_walk, split_at
+from qcompiler.runtime.lowering.integer_linear import lower_with_table
+from qcompiler.runtime.lowering.tables import table_by_byte
 from qcompiler.runtime.program import Buffer, Operand
 
+_LOOKUP_NS = 0.05  # an element
 FAST_NS, SLOW_NS, DIVIDE_NS = 0.3, 4.0, 12.0  # an element: vector lanes, any dtype, a 64-bit division
 FAST_ADD_LIMIT = 2**21  # |multiplier| that keeps the sum of 8-bit operands in 32 bits
 FAST_SHIFT = 32  # smallest shift whose low product half only rounds
@@ -130,13 +135,23 @@ def lower_div(lowering: Lowering, node: Node, op: IntDiv) -> None:
 
 @lowers(IntRescale)
 def lower_rescale(lowering: Lowering, node: Node, op: IntRescale) -> None:
-    """One kernel for all dtypes: the passes leave few of these nodes."""
+    """A table from 8 bits to 8 bits, else one kernel for all dtypes."""
     x, out = lowering.buffer(node.operands[0]), lowering.result(node.result)
+    if is_8bit(x, out):
+        _look_up(lowering, node, x, lowering.constant(node, "table", lambda: _rescaled_bytes(op, x.dtype)), out)
+        return
     count = math.prod(out.shape)
     words: dict[str, Operand] = {"x": x, "out": out, "count": count}
     words |= {"dtype_x": DTYPE_CODES[x.dtype], "dtype_out": DTYPE_CODES[out.dtype], "zp_in": op.zp_in}
     words |= {"multiplier": op.multiplier, "shift": op.shift, "zp_out": op.zp_out, "lo": op.lo, "hi": op.hi}
     lowering.emit(node, "int_rescale", words, cost=SLOW_NS / 2 * count, items=count // 64)
+
+
+def _rescaled_bytes(op: IntRescale, dtype: DType) -> npt.NDArray[np.generic]:
+    """The result for each byte of an operand of `dtype`."""
+    values = np.arange(256, dtype=np.uint8).view(dtype.numpy).tolist()
+    rescaled = [requantize(q - op.zp_in, op.multiplier, op.shift, op.zp_out, op.lo, op.hi) for q in values]
+    return np.array(rescaled, op.dtype.numpy)
 
 
 @lowers(IntPRelu)
@@ -172,23 +187,22 @@ def lower_prelu(lowering: Lowering, node: Node, op: IntPRelu) -> None:
 
 @lowers(IntLut)
 def lower_lut(lowering: Lowering, node: Node, op: IntLut) -> None:  # noqa: ARG001  # a rule's signature
-    """By the element's byte, in place where the table's entries are bytes too."""
-    x, out = lowering.buffer(node.operands[0]), lowering.result(node.result)
-    table = node.operands[1]
-    entries = table.data
-    if entries is None:
-        raise lowering.unsupported(node, f"its table %{table.name} is not a constant")
-    # Kernels index by the byte: the table of an s8 operand starts with the entries of 0 ... 127.
-    turn = 128 if x.dtype is DType.S8 else 0
-    by_byte = lowering.constant(node, "table", lambda: np.roll(entries, turn))
+    """In a layer's epilogue if it can be, else by the element's byte."""
+    if not lower_with_table(lowering, node):
+        x, out = lowering.buffer(node.operands[0]), lowering.result(node.result)
+        _look_up(lowering, node, x, table_by_byte(lowering, node), out)
+
+
+def _look_up(lowering: Lowering, node: Node, x: Buffer, table: Buffer, out: Buffer) -> None:
+    """In place where the table's entries are bytes too."""
     count = math.prod(out.shape)
-    words: dict[str, Operand] = {"x": x, "table": by_byte, "out": out, "count": count}
+    words: dict[str, Operand] = {"x": x, "table": table, "out": out, "count": count}
     same_size = out.dtype.itemsize == 1
     lowering.emit(
         node,
         "int_lut8" if same_size else "int_lut16",
         words,
         overwrites={"out": "x"} if same_size else None,
-        cost=0.4 * count,
+        cost=(_LOOKUP_NS if same_size else FAST_NS) * count,
         items=count // 64,
     )

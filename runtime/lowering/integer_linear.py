@@ -1,7 +1,8 @@
 """Lowering of integer convolutions and fully connected layers: packed once for a model, planned for each shape."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TypeGuard
 
 import numpy as np
 import numpy.typing as npt
@@ -9,7 +10,7 @@ import numpy.typing as npt
 from qcompiler.errors import VerifyError
 from qcompiler.ir import Graph, Node
 from qcompiler.ir.held_range import held_range
-from qcompiler.ir.ops import DepthToSpace, IntConv, IntGemm
+from qcompiler.ir.ops import DepthToSpace, IntConv, IntGemm, IntLut
 from qcompiler.ir.ops.shapes import static_dim
 from qcompiler.ir.types import DType
 from qcompiler.runtime import isa
@@ -20,6 +21,7 @@ from qcompiler.runtime.kernels.packing import Requantization, Residual
 from qcompiler.runtime.kernels.pair_proof import MOST
 from qcompiler.runtime.lowering.context import MOST_SHARES, Lowering, lowers
 from qcompiler.runtime.lowering.pixel_blocks import blocks_of, is_depthwise, layer_before
+from qcompiler.runtime.lowering.tables import looked_up_layer, table_after, table_of
 from qcompiler.runtime.program import Operand
 
 _WALK_NS = 0.05  # a byte of a depth_to_space on its own
@@ -56,19 +58,29 @@ def lower_with_blocks(lowering: Lowering, blocks: Node) -> bool:
     return pays
 
 
+def lower_with_table(lowering: Lowering, table: Node) -> bool:
+    """Have a layer's kernel look its result up in `table`; whether one can."""
+    layer = looked_up_layer(table, isa.current())
+    if layer is None:
+        return False
+    _emit_layer(lowering, layer, table)
+    return True
+
+
 def _lower_layer(lowering: Lowering, node: Node) -> None:
     """Emit the layer, unless it waits for the node that it will do as well."""
-    if blocks_of(node, isa.current()) is None:
+    chosen = isa.current()
+    if blocks_of(node, chosen) is None and table_of(node, chosen) is None:
         _emit_layer(lowering, node, None)
 
 
-def _emit_layer(lowering: Lowering, node: Node, blocks: Node | None) -> None:
-    """Emit a layer, and with it the DepthToSpace `blocks` of its result."""
-    result = node.result if blocks is None else blocks.result
+def _emit_layer(lowering: Lowering, node: Node, then: Node | None) -> None:
+    """Emit a layer, and with it `then`: the DepthToSpace or the look-up of its result."""
+    result = node.result if then is None else then.result
     if math.prod(lowering.shape(result)) == 0:
         lowering.result(result)
         return
-    plan, build = _plan(lowering, node, blocks), lowering.build
+    plan, build = _plan(lowering, node, then), lowering.build
     words: dict[str, Operand] = {"x": lowering.buffer(node.operands[0])}
     if plan.kernel == "int_conv":
         words["residual"] = lowering.buffer(node.operands[5]) if _adds_residual(node) else 0
@@ -76,19 +88,22 @@ def _emit_layer(lowering: Lowering, node: Node, blocks: Node | None) -> None:
     words |= {w: build.constant(f"{node.name}.{w}", array) for w, array in plan.constants.items()}
     words["scratch"] = build.tensor(f"{node.name}.scratch", DType.U8, (plan.scratch_bytes,))
     words |= plan.integers
+    rescaling = _requantization(node)
+    if _looks_up(then) and rescaling is not None:
+        words["table"] = table_after(lowering, then, rescaling)
     build.emit(
         plan.kernel, words, writes=("out",), scratch=("scratch",), shares=plan.shares, cost=plan.cost, label=node.name
     )
 
 
-def _plan(lowering: Lowering, node: Node, blocks: Node | None) -> KernelPlan:
-    """The kernel call of a layer, with `blocks` as for `_emit_layer`; its result is not empty."""
+def _plan(lowering: Lowering, node: Node, then: Node | None) -> KernelPlan:
+    """The kernel call of a layer, with `then` as for `_emit_layer`; its result is not empty."""
     chosen, op = isa.current(), node.op
     batch, *image = lowering.shape(node.result)[:-1] or (1,)
     image_pixels = math.prod(image)
     pixels = image_pixels if _has_window(node) else batch * image_pixels
-    form = f"packed for {chosen}" if blocks is None else f"packed for {chosen}, with '{blocks.name}'"
-    packed = lowering.model.made(node.name, form, lambda: _pack(node, blocks, chosen, pixels))
+    form = f"packed for {chosen}" if then is None else f"packed for {chosen}, with '{then.name}'"
+    packed = lowering.model.made(node.name, form, lambda: _pack(node, then, chosen, pixels))
     if not isinstance(op, IntConv):
         return packed.plan(1, 1, batch * image_pixels, max_shares=MOST_SHARES)
     _, height, width, _ = lowering.shape(node.operands[0])
@@ -110,10 +125,16 @@ def _has_window(node: Node) -> bool:
     return math.prod(static_dim(d, "a weight axis") for d in node.operands[1].type.shape[2:]) > 1
 
 
+def _looks_up(then: Node | None) -> TypeGuard[Node]:
+    return then is not None and isinstance(then.op, IntLut)
+
+
 def _pack(node: Node, then: Node | None, chosen: str, pixels: int) -> PackedConv | PackedDepthwise:
     op, x_dtype = node.op, node.operands[0].type.dtype
     weight, bias = _constant(node, 1).astype(np.int8), _constant(node, 2).astype(np.int32)
     rescaling = _requantization(node)
+    if rescaling is not None and _looks_up(then):
+        rescaling = replace(rescaling, looked_up=True)
     x_range = held_range(node.operands[0])
     blocks = then.op.blocks if then is not None and isinstance(then.op, DepthToSpace) else (1, 1)
     if isinstance(op, IntGemm):

@@ -22,7 +22,7 @@ from qcompiler.runtime.codegen.primitives import primitive_named
 from qcompiler.runtime.kernels import convolution_plan
 from qcompiler.runtime.kernels.convolution_plan import KernelPlan, pack_conv, pack_gemm
 from qcompiler.runtime.kernels.depthwise_plan import pack_depthwise
-from qcompiler.runtime.kernels.packing import Requantization, Residual, aligned
+from qcompiler.runtime.kernels.packing import MOST_SHIFT_LOOKED_UP, Requantization, Residual, aligned, saturated_table
 from qcompiler.runtime.kernels.registry import kernel_named
 from qcompiler.runtime.kernels.tile_choice import TileChoice, choose_tiles
 
@@ -160,6 +160,7 @@ def execute(
     dtype: DType,
     shares: int,
     residual: npt.NDArray[np.generic] | None = None,
+    table: npt.NDArray[np.generic] | None = None,
 ):
     """Run all shares, the last first, and check that nothing around the result or the scratch was written."""
     kernel = kernel_named(plan.kernel)
@@ -171,6 +172,8 @@ def execute(
     named = {**buffers, **constants, **plan.integers}
     if "residual" in kernel.words:
         named["residual"] = 0 if residual is None else residual.ctypes.data
+    if table is not None:
+        named["table"] = table.ctypes.data
     words = np.array([named.pop(word) for word in kernel.words], np.int64)
     assert not named
     call = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * 3)(kernel.address_for(isa_name))
@@ -298,6 +301,38 @@ def test_convolution_plus_residual(isa_name: str, layer: Layer, residual_dtype: 
     result = execute(plan, isa_name, x, layer.x_dtype, layer.shares, residual)
     added = (residual.astype(np.int64) - zero_point) * factor
     assert np.array_equal(result, expected(layer, x, weight, bias, requantization, added))
+
+
+@pytest.mark.parametrize("isa_name", PRIMITIVES)
+@pytest.mark.parametrize("depthwise", [False, True])
+@settings(max_examples=30)
+@given(data=st.data())
+def test_convolution_and_its_table(isa_name: str, depthwise: bool, data):
+    """The result of a layer, then `int.lut`, in one kernel."""
+    dtype, entry_dtype = (data.draw(st.sampled_from([DType.U8, DType.S8])) for _ in range(2))
+    drawn = data.draw(layers(depthwise=depthwise))
+    zp_out, lo = (data.draw(st.integers(*dtype.limits)) for _ in range(2))
+    hi = data.draw(st.integers(lo, dtype.limits[1]))
+    layer = replace(drawn, dtype=dtype, zp_out=zp_out, lo=lo, hi=hi)
+    x, weight, bias, requantization = random_operands(layer)
+    assert requantization is not None
+    shift = np.minimum(requantization.shift, MOST_SHIFT_LOOKED_UP)
+    requantization = replace(requantization, shift=shift, looked_up=True)
+    entries = np.random.default_rng(layer.seed).integers(0, 256, 256, dtype=np.uint8).view(entry_dtype.numpy)
+    options: dict[str, Any] = {
+        "zp_in": layer.zp_in,
+        "x_dtype": layer.x_dtype,
+        "isa": isa_name,
+        "dilations": layer.dilations,
+    }
+    if not depthwise:
+        options["group"] = layer.group
+    packed = (pack_depthwise if depthwise else pack_conv)(weight, bias, requantization, **options)
+    plan = packed.plan(layer.batch, *layer.size, strides=layer.strides, pads=layer.pads)
+    table = aligned(saturated_table(entries, requantization))
+    result = execute(plan, isa_name, x, entry_dtype, layer.shares, table=table)
+    values = expected(layer, x, weight, bias, requantization).astype(np.int64)
+    assert np.array_equal(result, entries[values - dtype.limits[0]])
 
 
 @pytest.mark.parametrize("isa_name", PRIMITIVES)

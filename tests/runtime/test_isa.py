@@ -19,10 +19,10 @@ X86 = platform.machine() in ("x86_64", "AMD64")
 ASSEMBLY = """
 import sys
 from qcompiler.runtime import isa
-from qcompiler.runtime.kernels import convolution, depthwise, products
+from qcompiler.runtime.kernels import convolution, depthwise, products, tables
 from qcompiler.runtime.kernels.registry import kernel_named
 
-for name in ("int_conv", "int_depthwise", "int_product", "int_product_pack"):
+for name in ("int_conv", "int_depthwise", "int_product", "int_product_pack", "int_lut8"):
     print("===")
     print(kernel_named(name).compiled_for(isa.current())._library.get_asm_str())
 """
@@ -165,24 +165,28 @@ def environment_of(cpu: str, chosen: str, cache_dir: Path) -> dict[str, str]:
 
 @pytest.mark.skipif(not X86, reason="x86 instructions")
 @pytest.mark.parametrize(
-    ("cpu", "chosen", "dot", "forbidden"),
+    ("cpu", "chosen", "dot", "look_up", "forbidden"),
     [
-        ("sapphirerapids", "amx", r"tdpbusd\s|vpdpbusd\s.*%zmm", None),
-        ("cascadelake", "vnni512", r"vpdpbusd\s.*%zmm", None),
-        ("cascadelake", "vnni256", r"vpdpbusd\s.*%ymm", None),
-        ("alderlake", "vnni256", r"vpdpbusd\s.*%ymm", r"%zmm"),
-        ("skylake-avx512", "avx512", r"vpmaddwd\s.*%zmm", r"vpdpbusd"),
-        ("haswell", "avx2", r"vpmaddwd\s.*%ymm", r"vpdpbusd|%zmm"),
-        ("generic", "generic", r"\spmaddwd\s.*%xmm", r"vpdpbusd|%[yz]mm"),
+        ("sapphirerapids", "amx", r"tdpbusd\s|vpdpbusd\s.*%zmm", r"vperm[it]2b\s.*%zmm", None),
+        ("icelake-server", "vnni512", r"vpdpbusd\s.*%zmm", r"vperm[it]2b\s.*%zmm", None),
+        ("cascadelake", "vnni512", r"vpdpbusd\s.*%zmm", r"vpshufb\s.*%zmm", r"vperm[it]2b"),
+        ("cascadelake", "vnni256", r"vpdpbusd\s.*%ymm", r"vpshufb\s.*%ymm", None),
+        ("alderlake", "vnni256", r"vpdpbusd\s.*%ymm", r"vpshufb\s.*%ymm", r"%zmm"),
+        ("skylake-avx512", "avx512", r"vpmaddwd\s.*%zmm", r"vpshufb\s.*%zmm", r"vpdpbusd|vperm[it]2b"),
+        ("haswell", "avx2", r"vpmaddwd\s.*%ymm", r"vpshufb\s.*%ymm", r"vpdpbusd|%zmm"),
+        ("generic", "generic", r"\spmaddwd\s.*%xmm", r"", r"vpdpbusd|%[yz]mm"),
     ],
 )
-def test_instructions_of_each_primitive(tmp_path: Path, cpu: str, chosen: str, dot: str, forbidden: str | None):
+def test_instructions_of_each_primitive(
+    tmp_path: Path, cpu: str, chosen: str, dot: str, look_up: str, forbidden: str | None
+):
     """The target's code is only looked at: this CPU may be unable to run it."""
     environment = environment_of(cpu, chosen, tmp_path)
     command = [sys.executable, "-c", ASSEMBLY]
     assembly = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
     dots = len(re.findall(dot, assembly))
     assert dots >= 24
+    assert len(re.findall(look_up, assembly)) >= 20
     if "pmaddwd" not in dot:  # LLVM makes some of the `vpdpwssd` that add residuals
         assert len(re.findall("pmaddwd", assembly)) < dots / 2
     assert forbidden is None or not re.search(forbidden, assembly)

@@ -12,18 +12,8 @@ from qcompiler.runtime.kernels.registry import kernel_named, registered_kernels
 
 BORDERS = ["int_dequantize8", "int_dequantize16", "int_dequantize32", "int_quantize8", "int_quantize16"]
 INTEGER = [
-    *("concat", "copy", "int_add", "int_add16", "int_add8", "int_average_pool", "int_div", "int_lut16", "int_lut8"),
-    *(
-        "int_mean",
-        "int_mul",
-        "int_mul8",
-        "int_prelu",
-        "int_prelu8",
-        "int_rescale",
-        "int_softmax",
-        "int_softmax8",
-        "interleave3",
-    ),
+    *("concat", "copy", "int_add", "int_add16", "int_add8", "int_average_pool", "int_div", "int_lut16", "int_mean"),
+    *("int_mul", "int_mul8", "int_prelu", "int_prelu8", "int_rescale", "int_softmax", "int_softmax8", "interleave3"),
     *("max_pool", "max_pool8", "pad", "transpose"),
 ]
 FLOAT = re.compile(r"\b(half|float|double|f(add|sub|mul|div|cmp|ptosi|ptoui|neg)|[su]itofp)\b")
@@ -53,7 +43,7 @@ def test_integer_kernels_compute_with_integers_only_and_cannot_fail(name):
     assert set(re.findall(r"call [^@]*@([\w.]+)", body)) <= set(re.findall(r"@(llvm\.[\w.]+)", body))
 
 
-@pytest.mark.parametrize("name", ["int_conv", "int_depthwise", "int_product", "int_product_pack"])
+@pytest.mark.parametrize("name", ["int_conv", "int_depthwise", "int_product", "int_product_pack", "int_lut8"])
 def test_tiles_and_their_epilogue_compute_with_integers_only(name):
     with isa.emitting(isa.current()):
         code = module_of(name)

@@ -36,7 +36,7 @@ from qcompiler.ir.ops import (
 from qcompiler.numerics import quantize_mean_multipliers
 from qcompiler.runtime.lowering import PackedModel, lower, lowers
 from qcompiler.runtime.lowering.geometry import broadcast_steps, contiguous_steps, merged_walk
-from qcompiler.runtime.program import Program
+from qcompiler.runtime.program import Buffer, Program
 from qcompiler.runtime.session import Session
 
 sizes = st.lists(st.integers(1, 4), min_size=1, max_size=5)
@@ -279,7 +279,7 @@ def test_weights_are_packed_once_for_all_shapes():
     first, second = (lower(model, {"N": batch}) for batch in (1, 4))
 
     def arrays(program: Program, word: str) -> list[int]:
-        found = [i.buffer(word) for i in program.instructions if word in i.operands]
+        found = [o for i in program.instructions if isinstance(o := i.operands.get(word), Buffer)]
         return [id(program.constants[operand.id]) for operand in found]
 
     for word in ("weights", "table", "scales"):
