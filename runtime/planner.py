@@ -160,7 +160,7 @@ def may_share(instruction: Instruction, written: str, read: str) -> bool:
     Both must be whole buffers of the same size, and no other operand may look at either of them differently.
     """
     new, old = instruction.buffer(written), instruction.buffer(read)
-    whole = new.extent == (0, new.root.nbytes) and old.extent == (0, old.root.nbytes)
+    whole = new.extent == (0, new.root.nbytes) and old.extent == (0, old.root.nbytes) and not new.pitch + old.pitch
     others = [o for w, o in instruction.operands.items() if isinstance(o, Buffer) and w not in (written, read)]
     return (
         whole

@@ -42,7 +42,7 @@ LARGEST_BYTES = 256 << 20
 LOOPS = ("call", "help")
 
 _STARTED = time.time()
-_FORMAT = 1
+_FORMAT = 2
 _DIGEST_BYTES = hashlib.sha256().digest_size
 _PACKAGE = Path(sys.modules["qcompiler"].__file__ or "").parent
 _OURS = "qcompiler."
@@ -135,7 +135,7 @@ def to_bytes(kept: Kept) -> bytes:
             name: [*block(image.code), image.entry, image.own, image.imports] for name, image in kept.code.items()
         },
         "buffers": [
-            [b.name, b.dtype, b.shape, b.nbytes, None if b.parent is None else b.parent.id, b.offset]
+            [b.name, b.dtype, b.shape, b.nbytes, None if b.parent is None else b.parent.id, b.offset, b.pitch]
             for b in program.buffers
         ],
         "constants": [
@@ -149,6 +149,7 @@ def to_bytes(kept: Kept) -> bytes:
                 i.writes,
                 i.scratch,
                 dict(i.overwrites),
+                i.pitched,
                 i.shares,
                 i.cost,
                 i.label,
@@ -186,9 +187,9 @@ def read(path: Path) -> Kept | None:
 
 def _program(header: Mapping[str, Any], blocks: memoryview) -> Program:
     buffers: list[Buffer] = []
-    for name, dtype, shape, nbytes, parent, offset in header["buffers"]:
+    for name, dtype, shape, nbytes, parent, offset, pitch in header["buffers"]:
         owner = None if parent is None else buffers[parent]
-        buffers.append(Buffer(len(buffers), name, DType(dtype), tuple(shape), nbytes, owner, offset))
+        buffers.append(Buffer(len(buffers), name, DType(dtype), tuple(shape), nbytes, owner, offset, pitch))
 
     def operand(given: list[int] | int) -> Operand:
         return buffers[given[0]] if isinstance(given, list) else given
@@ -204,11 +205,12 @@ def _program(header: Mapping[str, Any], blocks: memoryview) -> Program:
             tuple(writes),
             tuple(scratch),
             overwrites,
+            pitched=tuple(pitched),
             shares=shares,
             cost=cost,
             label=label,
         )
-        for kernel, operands, writes, scratch, overwrites, shares, cost, label in header["instructions"]
+        for kernel, operands, writes, scratch, overwrites, pitched, shares, cost, label in header["instructions"]
     )
     inputs, outputs = (tuple(Port(name, buffers[key]) for name, key in ports) for ports in header["ports"])
     return Program(instructions, tuple(buffers), constants, inputs, outputs)

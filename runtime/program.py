@@ -10,7 +10,8 @@ Grammar of the printed form (`Program.text`)::
     program     = header { buffer } { instruction }
     header      = "program (" ports ") -> (" ports ") cost=" ns " ns, constants=" bytes " bytes"
     ports       = [ port { ", " port } ]      port = name "=%" id
-    buffer      = "%" id storage dtype shape bytes [ "@" arena-offset ] [ "= %" parent "+" byte-offset ] name
+    buffer      = "%" id storage dtype shape bytes [ "@" arena-offset ] [ view ] name
+    view        = "= %" parent "+" byte-offset [ "pitch" bytes ]
     instruction = index kernel "(" [ operand { ", " operand } ] ") ->" written "shares=" n "cost=" ns label
     operand     = word "=" ( "%" id | integer )
     written     = "%" id { ", %" id }
@@ -51,11 +52,15 @@ class Buffer:
     `offset`, under its own dtype and shape. Reshapes are views of the whole; a Concat that is written in
     place gives each of its operands a view of the result.
 
+    A view may be *pitched*: its rows, which are its last axis, begin `pitch` bytes apart, and what lies between them
+    is not its own. So are the operands of a Concat along the last axis, and slices of it.
+
     Attributes:
         id: position in `Program.buffers`.
         name: the IR value it holds, or what the lowering made it for.
         shape: concrete dimensions, in storage order (NHWC in an integer program).
-        nbytes: size in bytes; more than the elements need where a kernel wants padding at the end.
+        nbytes: from the first byte to the last; more than the elements need where a kernel wants padding at the end.
+        pitch: bytes from row to row of a pitched view, else 0.
     """
 
     id: int
@@ -65,6 +70,17 @@ class Buffer:
     nbytes: int
     parent: "Buffer | None" = None
     offset: int = 0
+    pitch: int = 0
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of the last axis."""
+        return self.shape[-1] * self.dtype.itemsize if self.shape else self.dtype.itemsize
+
+    @property
+    def row_pitch(self) -> int:
+        """Bytes from one row, along the last axis, to the next."""
+        return self.pitch or self.row_bytes
 
     @property
     def root(self) -> "Buffer":
@@ -78,7 +94,7 @@ class Buffer:
 
     @property
     def extent(self) -> tuple[int, int]:
-        """First byte and the byte after the last, in the root."""
+        """First byte and the byte after the last, in the root; not all between are its own if it is pitched."""
         start = self.root_offset
         return start, start + self.nbytes
 
@@ -108,6 +124,7 @@ class Instruction:
             needed afterwards. The kernel promises that each share reads only those bytes of the one that it
             itself writes of the other, at the same byte positions, and reads an element before writing it.
         updates: words whose buffers are states, which the kernel reads and changes.
+        pitched: words whose buffers may be pitched: the other operands tell the kernel of it.
         shares: the most shares that the work is cut into (1: not divisible). The kernel is called with
             `share` in 0..n-1 for one n in 1..shares.
         cost: predicted nanoseconds on one thread; decides whether helper threads are woken and how finely the
@@ -121,6 +138,7 @@ class Instruction:
     scratch: tuple[str, ...] = ()
     overwrites: Mapping[str, str] = field(default_factory=dict)
     updates: tuple[str, ...] = ()
+    pitched: tuple[str, ...] = ()
     shares: int = 1
     cost: float = 0.0
     label: str = ""
@@ -227,6 +245,7 @@ class Program:
     def _buffer_text(self, buffer: Buffer, offsets: Mapping[int, int]) -> str:
         place = f" @{offsets[buffer.id]}" if buffer.id in offsets else ""
         view = f" = {buffer.parent}+{buffer.offset}" if buffer.parent is not None else ""
+        view += f" pitch {buffer.pitch}" if buffer.pitch else ""
         return (
             f"{buffer} {self.storage(buffer)} {buffer.dtype}{format_shape(buffer.shape)} {buffer.nbytes}"
             f"{place}{view} {buffer.name}"
@@ -239,6 +258,12 @@ class Program:
 def dense_bytes(dtype: DType, shape: Sequence[int]) -> int:
     """Bytes of the elements of a tensor, without padding."""
     return math.prod(shape) * dtype.itemsize
+
+
+def pitched_bytes(dtype: DType, shape: Sequence[int], pitch: int) -> int:
+    """Bytes from the first element to the last of a tensor whose rows begin `pitch` bytes apart."""
+    row = shape[-1] * dtype.itemsize
+    return max(0, (math.prod(shape[:-1]) - 1) * pitch + row) if row else 0
 
 
 def empty_aligned(nbytes: int) -> npt.NDArray[np.uint8]:

@@ -1,10 +1,11 @@
 """The way to write a `Program`: one call for each buffer, one for each instruction."""
 
+import math
 from collections.abc import Mapping, Sequence
 
 from qcompiler.errors import InternalError
 from qcompiler.ir.types import AnyArray, DType
-from qcompiler.runtime.program import Buffer, Instruction, Operand, Port, Program, aligned, dense_bytes
+from qcompiler.runtime.program import Buffer, Instruction, Operand, Port, Program, aligned, dense_bytes, pitched_bytes
 
 
 class ProgramBuilder:
@@ -91,7 +92,19 @@ class ProgramBuilder:
             )
         return self._add(Buffer(len(self._buffers), name, view_type, tuple(shape), nbytes, parent, offset))
 
-    def emit(
+    def slice(self, parent: Buffer, name: str, shape: Sequence[int], *, offset: int) -> Buffer:
+        """The `shape[-1]` elements from byte `offset` on of each row of `parent`; other axes have the same extent."""
+        if math.prod(shape[:-1]) <= 1 or not math.prod(shape):
+            return self.view(parent, name, shape, offset=offset if math.prod(shape) else 0)
+        pitch = parent.row_pitch
+        nbytes = pitched_bytes(parent.dtype, shape, pitch)
+        if offset < 0 or offset + nbytes > parent.nbytes:
+            raise InternalError(f"slice {name!r}: rows from byte {offset} on reach outside of {parent.name!r}")
+        if shape[-1] == parent.shape[-1] and not parent.pitch:
+            pitch = 0
+        return self._add(Buffer(len(self._buffers), name, parent.dtype, tuple(shape), nbytes, parent, offset, pitch))
+
+    def emit(  # noqa: PLR0913  # the attributes of an instruction
         self,
         kernel: str,
         operands: Mapping[str, Operand],
@@ -100,13 +113,23 @@ class ProgramBuilder:
         scratch: Sequence[str] = (),
         overwrites: Mapping[str, str] | None = None,
         updates: Sequence[str] = (),
+        pitched: Sequence[str] = (),
         shares: int = 1,
         cost: float = 0.0,
         label: str = "",
     ) -> Instruction:
         """Append one kernel call; the arguments are the attributes of `Instruction`."""
         instruction = Instruction(
-            kernel, operands, tuple(writes), tuple(scratch), overwrites or {}, tuple(updates), shares, cost, label
+            kernel,
+            operands,
+            tuple(writes),
+            tuple(scratch),
+            overwrites or {},
+            tuple(updates),
+            tuple(pitched),
+            shares,
+            cost,
+            label,
         )
         self._instructions.append(instruction)
         return instruction

@@ -7,6 +7,9 @@ among its neighbours.
 import math
 from collections.abc import Iterable, Mapping
 
+import numpy as np
+import numpy.typing as npt
+
 from qcompiler.errors import VerifyError
 from qcompiler.runtime.planner import Placement, arena_lifetimes, may_share
 from qcompiler.runtime.program import (
@@ -17,6 +20,7 @@ from qcompiler.runtime.program import (
     Program,
     Storage,
     dense_bytes,
+    pitched_bytes,
 )
 
 NEIGHBOURS = 5  # instructions shown before and after the culprit
@@ -83,13 +87,23 @@ def verify_placement(program: Program, placement: Placement) -> None:
 
 
 class _Defined:
-    """The bytes that have been written so far, as disjoint sorted extents of each root buffer."""
+    """The bytes that have been written so far: disjoint sorted extents, or where rows are written a mark for each byte.
+
+    Attributes:
+        _extents: root buffer -> extents.
+        _marks: root buffer with pitched views -> bool[nbytes].
+    """
 
     def __init__(self, program: Program) -> None:
         self._program = program
         self._extents: dict[int, list[tuple[int, int]]] = {}
+        self._marks: dict[int, npt.NDArray[np.bool_]] = {}
+        for root in {buffer.root.id for buffer in program.buffers if buffer.pitch}:
+            self._marks[root] = np.zeros(program.buffers[root].nbytes, np.bool_)
         for given in (*program.constants, *(port.buffer.id for port in program.inputs)):
             self._extents[given] = [(0, program.buffers[given].nbytes)]
+            if given in self._marks:
+                self._marks[given][:] = True
 
     def step(self, instruction: Instruction) -> None:
         for word, buffer in instruction.reads_of.items():
@@ -103,18 +117,38 @@ class _Defined:
                 if other_word != word and isinstance(other, Buffer) and _same_bytes(buffer, other):
                     raise VerifyError(f"{word!r} writes bytes of {other_word!r}: {buffer} and {other}")
         for word, buffer in instruction.writes_of.items():
-            known = self._extents.setdefault(buffer.root.id, [])
-            if any(_overlap(buffer.extent, extent) for extent in known):
+            if self._is_written(buffer, any_of_it=True):
                 raise VerifyError(f"{word!r} writes {buffer} ({buffer.name!r}), which has been written before")
-            known.append(buffer.extent)
-            self._extents[buffer.root.id] = _merged(known)
+            if buffer.root.id in self._marks:
+                self._marked(buffer)[...] = True
+            else:
+                known = [*self._extents.get(buffer.root.id, []), buffer.extent]
+                self._extents[buffer.root.id] = _merged(known)
 
     def require(self, buffer: Buffer, what: str) -> None:
         """Raise VerifyError unless all bytes of `buffer` have been written."""
-        start, end = buffer.extent
-        known = self._extents.get(buffer.root.id, [])
-        if start < end and not any(s <= start and end <= e for s, e in known):
+        if not self._is_written(buffer, any_of_it=False):
             raise VerifyError(f"{what} reads {buffer} ({buffer.name!r}) before all of it is written")
+
+    def _is_written(self, buffer: Buffer, *, any_of_it: bool) -> bool:
+        """Whether all bytes of `buffer`, or any, have been written; of no bytes all have."""
+        if buffer.root.id in self._marks:
+            marks = self._marked(buffer)
+            return bool(marks.any() if any_of_it else marks.all())
+        known = self._extents.get(buffer.root.id, [])
+        if any_of_it:
+            return any(_overlap(buffer.extent, extent) for extent in known)
+        start, end = buffer.extent
+        return start == end or any(s <= start and end <= e for s, e in known)
+
+    def _marked(self, buffer: Buffer) -> npt.NDArray[np.bool_]:
+        """The marks of the bytes of a buffer, a view."""
+        start, end = buffer.extent
+        marks = self._marks[buffer.root.id][start:end]
+        if not buffer.pitch:
+            return marks
+        rows = (buffer.nbytes - buffer.row_bytes) // buffer.pitch + 1
+        return np.lib.stride_tricks.as_strided(marks, (rows, buffer.row_bytes), (buffer.pitch, 1))
 
 
 def _merged(extents: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
@@ -132,7 +166,14 @@ def _overlap(a: tuple[int, int], b: tuple[int, int]) -> bool:
 
 
 def _same_bytes(a: Buffer, b: Buffer) -> bool:
-    return a.root.id == b.root.id and _overlap(a.extent, b.extent)
+    """Whether two buffers have bytes in common, or may have: of pitched ones in one root only columns are compared."""
+    if a.root.id != b.root.id or not _overlap(a.extent, b.extent):
+        return False
+    if not a.pitch or a.pitch != b.pitch:
+        return True
+    (first, size), (second, other) = ((x.root_offset % x.pitch, x.row_bytes) for x in (a, b))
+    inside = max(first + size, second + other) <= a.pitch  # else a row may reach into the columns of the next
+    return not inside or _overlap((first, first + size), (second, second + other))
 
 
 def _check_buffers(program: Program) -> None:
@@ -141,14 +182,9 @@ def _check_buffers(program: Program) -> None:
             raise VerifyError(f"buffer {index} has the id {buffer.id}")
         if any(dim < 0 for dim in buffer.shape) or buffer.nbytes < dense_bytes(buffer.dtype, buffer.shape):
             raise VerifyError(f"{_described(buffer)}: {buffer.nbytes} bytes do not hold its elements")
-        parent = buffer.parent
-        if parent is None:
-            if buffer.offset:
-                raise VerifyError(f"{_described(buffer)} has an offset, but is not a view")
-        elif parent.id >= index or program.buffers[parent.id] != parent:
-            raise VerifyError(f"{_described(buffer)} is a view of a later or unknown buffer")
-        elif buffer.offset < 0 or buffer.offset + buffer.nbytes > parent.nbytes:
-            raise VerifyError(f"{_described(buffer)} reaches outside {_described(parent)}")
+        if buffer.pitch:
+            _check_rows(buffer)
+        _check_view(program, buffer)
     if not program.states <= program.constants.keys():
         raise VerifyError("a state has no array")
     for index, array in program.constants.items():
@@ -160,6 +196,29 @@ def _check_buffers(program: Program) -> None:
             raise VerifyError(f"{_described(program.buffers[index])}: its array is not contiguous and aligned")
 
 
+def _check_view(program: Program, buffer: Buffer) -> None:
+    parent = buffer.parent
+    if parent is None:
+        if buffer.offset:
+            raise VerifyError(f"{_described(buffer)} has an offset, but is not a view")
+    elif parent.id >= buffer.id or program.buffers[parent.id] != parent:
+        raise VerifyError(f"{_described(buffer)} is a view of a later or unknown buffer")
+    elif buffer.offset < 0 or buffer.offset + buffer.nbytes > parent.nbytes:
+        raise VerifyError(f"{_described(buffer)} reaches outside {_described(parent)}")
+    elif parent.pitch:
+        inside = buffer.offset % parent.pitch + buffer.row_bytes <= parent.row_bytes
+        if buffer.pitch != parent.pitch or not inside:
+            raise VerifyError(f"{_described(buffer)} is not within the rows of {_described(parent)}")
+
+
+def _check_rows(buffer: Buffer) -> None:
+    """Check that a pitched buffer is a view whose size is that of its rows, which do not overlap."""
+    if buffer.parent is None or not 0 < buffer.row_bytes <= buffer.pitch:
+        raise VerifyError(f"{_described(buffer)} has a pitch of {buffer.pitch}, but no rows of a view as short")
+    if buffer.nbytes != pitched_bytes(buffer.dtype, buffer.shape, buffer.pitch):
+        raise VerifyError(f"{_described(buffer)}: {buffer.nbytes} bytes are not the size of its rows")
+
+
 def _check_ports(program: Program) -> None:
     for kind, ports in (("input", program.inputs), ("output", program.outputs)):
         names = [port.name for port in ports]
@@ -168,6 +227,10 @@ def _check_ports(program: Program) -> None:
         for port in ports:
             if not _belongs(program, port.buffer):
                 raise VerifyError(f"{kind} {port.name!r} is not a buffer of the program")
+            if port.buffer.pitch:
+                raise VerifyError(
+                    f"{kind} {port.name!r}: {_described(port.buffer)} is pitched, callers' arrays are not"
+                )
     if len({port.buffer.id for port in program.inputs}) < len(program.inputs):
         raise VerifyError("two inputs are the same buffer")
     for port in program.inputs:
@@ -194,6 +257,8 @@ def _check_operands(program: Program, instruction: Instruction, words_of: Mappin
         if isinstance(operand, Buffer):
             if not _belongs(program, operand):
                 raise VerifyError(f"operand {word!r} is {operand}, which is not a buffer of the program")
+            if operand.pitch and word not in instruction.pitched:
+                raise VerifyError(f"operand {word!r} is {operand}, whose rows are apart, which the kernel is not told")
         elif type(operand) is not int or not -(2**63) <= operand < 2**63:
             raise VerifyError(f"operand {word!r} is {operand!r}, neither a buffer nor a 64-bit integer")
     buffers = {word for word, operand in instruction.operands.items() if isinstance(operand, Buffer)}

@@ -16,7 +16,7 @@ import peers
 import qcompiler
 from qcompiler.ir import Graph, Node, ops
 from qcompiler.ir.types import split_dim
-from qcompiler.runtime.program import Instruction
+from qcompiler.runtime.program import Instruction, dense_bytes
 from qcompiler.runtime.reference import bind_feeds
 
 
@@ -99,7 +99,8 @@ def instruction_rows(
 
 
 def _row(spent_us: float, instruction: Instruction, operations: int, ceilings: Ceilings) -> Row:
-    moved = sum(b.nbytes for b in (*instruction.reads_of.values(), *instruction.writes_of.values()))
+    buffers = (*instruction.reads_of.values(), *instruction.writes_of.values())
+    moved = sum(dense_bytes(b.dtype, b.shape) if b.pitch else b.nbytes for b in buffers)
     limits = {
         "products": operations / ceilings.gops / 1e3,
         "bytes": moved / ceilings.bandwidth(moved) / 1e3,

@@ -37,8 +37,8 @@ FIELDS = ("bias", "multiplier", "odd_multiplier", "half", "shift", "limit", "lef
 `odd_multiplier` has the odd lanes' multipliers in the even lanes. `factor` is a residual's, in the low 16 bits."""
 
 FORM_U8, FORM_S16, FORM_S32, FORM_TABLE = range(4)
-"""What is stored. s8 is stored as u8 with 128 added to zero point and bounds, and the top bit flipped. `FORM_TABLE`: the
-results saturate to u8, and what is stored are their entries in a table."""
+"""What is stored. s8 is stored as u8 with 128 added to zero point and bounds, and the top bit flipped. `FORM_TABLE`:
+the results saturate to u8, and what is stored are their entries in a table."""
 
 PARAMETERS = ("zp_out", "lo", "hi", "flip", "form", "large", "plain", "table")
 """Consecutive operand words of every kernel with this epilogue. For `FORM_U8` the first four hold their 16 or 8 bits

@@ -14,6 +14,7 @@ from qcompiler.runtime.codegen.vectors import (
     I16,
     I32,
     I64,
+    LINE_BYTES,
     call,
     constant,
     emit_loop,
@@ -119,3 +120,34 @@ def _emit_items(
         emit_loop(builder, last, _WIDTH, lambda at: put(at, _WIDTH))
         put(last, _WIDTH)
         builder.branch(done)
+
+
+@emitted(types.void, *[types.int64] * 5)
+def copy_pixels(
+    builder: ir.IRBuilder,
+    target: ir.Value,
+    source: ir.Value,
+    pixels: ir.Value,
+    step: ir.Value,
+    count: ir.Value,
+) -> None:
+    """Copy `count` bytes, at least 16, of each of `pixels` pixels that begin `step` bytes apart, next to each other."""
+    done, long, short = (builder.append_basic_block(n) for n in ("copied", "long_pixels", "short_pixels"))
+    builder.cbranch(builder.icmp_signed(">=", count, constant(LINE_BYTES)), long, short)
+    for width, block in ((LINE_BYTES, long), (_WIDTH, short)):
+        kind = vector(I8, width)
+        builder.position_at_end(block)
+        last = builder.sub(count, constant(width))
+
+        def pixel(index: ir.Value, kind: ir.Type = kind, width: int = width, last: ir.Value = last) -> None:
+            start, end = builder.add(source, builder.mul(index, step)), builder.add(target, builder.mul(index, count))
+
+            def move(at: ir.Value) -> None:
+                store(builder, load(builder, builder.add(start, at), kind, 1), builder.add(end, at))
+
+            emit_loop(builder, last, width, move)
+            move(last)  # overlaps the one before
+
+        emit_loop(builder, pixels, 1, pixel)
+        builder.branch(done)
+    builder.position_at_end(done)

@@ -76,6 +76,7 @@ WORDS = (
     "pad_top",
     "pad_left",
     "pad_right",
+    "pixel_bytes",
 )
 
 
@@ -108,7 +109,7 @@ def int_conv(operands: int, share: int, shares: int) -> None:  # noqa: C901, PLR
     staged_run_count, staged_run_bytes, register_rows = _load_words(operands)[34:37]
     image_bytes, unit_bytes, out_stride, out_unit_bytes, segment_pixels = _load_words(operands)[37:42]
     cin, column_step, height, row_items, row_step, window_rows = _load_words(operands)[42:48]
-    pad_top, pad_left, pad_right = _load_words(operands)[48:]
+    pad_top, pad_left, pad_right, pixel_bytes = _load_words(operands)[48:]
     rows = runs + 8 * run_count
     staged_runs = rows + 8 * block_units * unit_pixels
 
@@ -149,6 +150,8 @@ def int_conv(operands: int, share: int, shares: int) -> None:  # noqa: C901, PLR
                 row_items,
                 pad_left,
                 pad_right,
+                cin,
+                pixel_bytes,
                 zp_in,
                 flip_in,
                 item_bytes,

@@ -151,12 +151,15 @@ class PackedConv:
         strides: tuple[int, int] = (1, 1),
         pads: tuple[int, int, int, int] = (0, 0, 0, 0),
         max_shares: int = 8,
+        pitches: tuple[int, int] | None = None,
     ) -> KernelPlan:
         """The call for x[batch, height, width, cin]; pads: top, left, bottom, right.
 
-        The output must not be empty.
+        The output must not be empty. `pitches` are the bytes from pixel to pixel of x and of the output, if they are
+        not next to each other.
         """
-        geometry = _Geometry(self, batch, height, width, strides, pads)
+        x_pitch, out_pitch = pitches or (self.cin, self.pixel_bytes)
+        geometry = _Geometry(self, batch, height, width, strides, pads, x_pitch, out_pitch)
         macs = geometry.tile_pixels * self.density * self.cout * self.per_group * math.prod(self.kernel)
         speed = MACS_PER_NS[self.isa.removesuffix("-emulated")] * (_NARROW_SPEED if self.is_narrow else 1)
         cost = macs / speed + geometry.pixels * self.cout * 0.15
@@ -242,6 +245,8 @@ class _Geometry:
     width: int
     strides: tuple[int, int]
     pads: tuple[int, int, int, int]
+    x_pitch: int
+    out_pitch: int
 
     @cached_property
     def window(self) -> tuple[int, int]:
@@ -281,13 +286,21 @@ class _Geometry:
     @cached_property
     def staging(self) -> int:
         conv, p = self.conv, self.conv.primitive
-        if p.activation_bytes == 1 and not conv.flip_in and conv.run_items % p.group == 0 and not any(self.pads):
+        pitched = self.x_pitch != conv.cin
+        one_pixel_runs = conv.runs == math.prod(conv.kernel)
+        as_it_is = p.activation_bytes == 1 and not conv.flip_in and conv.run_items % p.group == 0
+        if as_it_is and not any(self.pads) and (one_pixel_runs or not pitched):
             return IN_PLACE
-        if self.pointwise:
+        if self.pointwise and not pitched:
             return PIXELS
         if self.window == (1, 1) and not any(self.pads):
             return SAMPLED_ROWS
         return PADDED_ROWS
+
+    @cached_property
+    def pixel(self) -> int:
+        """Bytes from one pixel to the next, where the tiles read them."""
+        return self.x_pitch if self.staging == IN_PLACE else self.conv.cin * self.conv.primitive.activation_bytes
 
     @cached_property
     def unit_pixels(self) -> int:
@@ -305,7 +318,7 @@ class _Geometry:
     def pitch(self) -> int:
         """Bytes from one row of activations to the next, where the tiles read them."""
         columns = self.width + self.pads[1] + self.pads[3] if self.staging == PADDED_ROWS else self.width
-        return columns * self.conv.cin * self.conv.primitive.activation_bytes
+        return columns * self.pixel
 
     def stage_bytes(self, units: int) -> int:
         """Bytes that staging `units` units takes."""
@@ -347,7 +360,7 @@ class _Geometry:
         if conv.primitive.matrix_unit is not None:
             entries[:, 1] = entries[:, 1] // ROWS * self.register_rows
         row, column = np.divmod(conv.places, conv.blocks[1])
-        entries[:, 3] += (row * self.out_width * conv.blocks[1] + column) * conv.pixel_bytes
+        entries[:, 3] += (row * self.out_width * conv.blocks[1] + column) * self.out_pitch
         return aligned(entries).view(np.int64).reshape(entries.shape)
 
     @cached_property
@@ -364,15 +377,15 @@ class _Geometry:
 
         Where activations are collected, first of the collected ones, then of those that are staged.
         """
-        conv, item = self.conv, self.conv.primitive.activation_bytes
+        conv, pixel = self.conv, self.pixel
         (kh, kw), (dh, dw) = conv.kernel, conv.dilations
-        columns = np.arange(kw if conv.runs == kh * kw else 1, dtype=np.int64) * dw * conv.cin * item
+        columns = np.arange(kw if conv.runs == kh * kw else 1, dtype=np.int64) * dw * pixel
         runs = (np.arange(kh, dtype=np.int64) * dh * self.pitch)[:, None] + columns
-        row_step, pixel_step = self.strides[0] * self.pitch, self.strides[1] * conv.cin * item
+        row_step, pixel_step = self.strides[0] * self.pitch, self.strides[1] * pixel
         if self.staging in (PIXELS, SAMPLED_ROWS):
-            row_step, pixel_step = self.unit_pixels * conv.cin * item, conv.cin * item
+            row_step, pixel_step = self.unit_pixels * pixel, pixel
         elif self.flat:
-            row_step = conv.cin * item
+            row_step = pixel
         rows = (np.arange(self.block_units, dtype=np.int64) * row_step)[:, None]
         pixels = rows + np.arange(self.unit_pixels, dtype=np.int64) * pixel_step
         found = [runs.ravel(), pixels.ravel()]
@@ -382,13 +395,13 @@ class _Geometry:
         return aligned(np.concatenate(found)).view(np.int64)
 
     def integers(self) -> dict[str, int]:
-        cin = self.conv.cin
-        row_items = self.width * cin
-        (rows, columns), pixel_bytes = self.conv.blocks, self.conv.pixel_bytes
+        cin, pixel_bytes = self.conv.cin, self.x_pitch
+        row_bytes = self.width * pixel_bytes
+        rows, columns = self.conv.blocks
         plain = (rows, columns) == (1, 1)
         return {
-            "out_stride": columns * pixel_bytes,
-            "out_unit_bytes": rows * columns * self.unit_pixels * pixel_bytes,
+            "out_stride": columns * self.out_pitch,
+            "out_unit_bytes": rows * columns * self.unit_pixels * self.out_pitch,
             "segment_pixels": self.unit_pixels * (self.block_units if plain else 1),
             "staging": self.staging,
             "item_bytes": self.conv.primitive.activation_bytes,
@@ -396,16 +409,17 @@ class _Geometry:
             "image_units": self.image_units,
             "block_units": self.block_units,
             "unit_pixels": self.unit_pixels,
-            "image_bytes": self.height * row_items,
-            "unit_bytes": cin if self.flat else self.strides[0] * row_items,
-            "column_step": self.strides[1] * cin,
+            "image_bytes": self.height * row_bytes,
+            "unit_bytes": pixel_bytes if self.flat else self.strides[0] * row_bytes,
+            "column_step": self.strides[1] * pixel_bytes,
             "height": self.height,
-            "row_items": row_items,
+            "row_items": self.width * cin,
             "row_step": self.strides[0],
             "window_rows": self.window[0],
             "pad_top": self.pads[0],
             "pad_left": self.pads[1] * cin,
             "pad_right": self.pads[3] * cin,
+            "pixel_bytes": pixel_bytes,
         }
 
 

@@ -54,6 +54,8 @@ WORDS = (
     "pad_top",
     "pad_left",
     "pad_right",
+    "channels",
+    "pixel_bytes",
 )
 _load_words = word_loader(len(WORDS))
 _PARAMETERS_OFFSET = 8 * WORDS.index(PARAMETERS[0])
@@ -67,7 +69,7 @@ def int_depthwise(operands: int, share: int, shares: int) -> None:
     units, image_units, block_units, unit_pixels, by_columns, paired = _load_words(operands)[21:27]
     step_bytes, tile_count, tap_groups, image_bytes, out_stride, column_bytes = _load_words(operands)[27:33]
     pixel_step, height, row_items, row_step, window_rows, pad_top, pad_left = _load_words(operands)[33:40]
-    pad_right = _load_words(operands)[40]
+    pad_right, channels, pixel_bytes = _load_words(operands)[40:]
     parameters = operands + _PARAMETERS_OFFSET
 
     if share >= share_limit:
@@ -91,7 +93,21 @@ def int_depthwise(operands: int, share: int, shares: int) -> None:
         if staged:
             base, pitch = stage, pad_left + row_items + pad_right
             top, rows = local * row_step - pad_top, (count - 1) * row_step + window_rows
-            stage_padded_rows(stage, pixels, top, rows, height, row_items, pad_left, pad_right, zp_in, flip_in, 1)
+            stage_padded_rows(
+                stage,
+                pixels,
+                top,
+                rows,
+                height,
+                row_items,
+                pad_left,
+                pad_right,
+                channels,
+                pixel_bytes,
+                zp_in,
+                flip_in,
+                1,
+            )
         r = 0
         while r < count:
             pair = min(paired, count - 1 - r)

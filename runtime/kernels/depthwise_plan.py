@@ -146,11 +146,14 @@ class PackedDepthwise:
         strides: tuple[int, int] = (1, 1),
         pads: tuple[int, int, int, int] = (0, 0, 0, 0),
         max_shares: int = 8,
+        pitches: tuple[int, int] | None = None,
     ) -> KernelPlan:
         """The call for x[batch, height, width, channels]; pads: top, left, bottom, right.
 
-        The output must not be empty.
+        The output must not be empty. `pitches` are the bytes from pixel to pixel of x and of the output, if they are
+        not next to each other.
         """
+        x_pitch, out_pitch = pitches or (self.channels, self.channels * self.epilogue.itemsize)
         out_height = (height + pads[0] + pads[2] - self.window[0]) // strides[0] + 1
         out_width = (width + pads[1] + pads[3] - self.window[1]) // strides[1] + 1
         vector = self.primitive.vector_bytes
@@ -160,14 +163,19 @@ class PackedDepthwise:
             and self.channels >= vector // 4
             and out_width >= max(self.by_columns.pieces)
         )
+        reads_beyond = not by_columns and self.channels < vector  # a block narrower than a vector
+        staged = any(pads) or bool(self.flip_in) or reads_beyond
+        pixel = self.channels if staged else x_pitch
+        stores_rows = out_pitch == self.channels * self.epilogue.itemsize
         step_bytes = 0
         if by_columns:
             layout = self.by_columns
             step_pixels = list(layout.pieces)
-            variants = [self._variant(count, strides[1]) for count in layout.pieces]
+            adjacent = strides[1] == 1 and pixel == self.channels and stores_rows
+            variants = [self._variant(count, strides[1], adjacent=adjacent) for count in layout.pieces]
         else:
             layout = self.by_taps
-            together = min(max(1, vector // self.channels), out_width) if strides[1] == 1 else 1
+            together = min(max(1, vector // self.channels), out_width) if strides[1] == 1 and stores_rows else 1
             step_pixels = [together] * len(layout.starts)
             variants = [0] * len(layout.starts)
             if together * self.channels < vector:
@@ -181,9 +189,7 @@ class PackedDepthwise:
         by_tiles = units < 4 * shares and tile_count > units
         shares = min(shares, tile_count if by_tiles else units)
 
-        reads_beyond = not by_columns and self.channels < vector  # a block narrower than a vector
-        staged = any(pads) or bool(self.flip_in) or reads_beyond
-        pitch = (width + pads[1] + pads[3] if staged else width) * self.channels
+        pitch = (width + pads[1] + pads[3] if staged else width) * pixel
         one, more = self.window[0] * pitch, strides[0] * pitch
         block_units = min(out_height, max(0, STAGE_BYTES - one) // more + 1)
         stage = one + (block_units - 1) * more + STAGE_SLACK if staged else 0
@@ -205,38 +211,40 @@ class PackedDepthwise:
             "step_bytes": step_bytes,
             "tile_count": tile_count,
             "tap_groups": self.tap_groups,
-            "image_bytes": height * width * self.channels,
-            "out_stride": self.channels * self.epilogue.itemsize,
-            "column_bytes": self.channels,
-            "pixel_step": strides[1] * self.channels,
+            "image_bytes": height * width * x_pitch,
+            "out_stride": out_pitch,
+            "column_bytes": pixel,
+            "pixel_step": strides[1] * pixel,
             "height": height,
-            "row_items": width * self.channels,
+            "row_items": width * pixel,
             "row_step": strides[0],
             "window_rows": self.window[0],
             "pad_top": pads[0],
             "pad_left": pads[1] * self.channels,
             "pad_right": pads[3] * self.channels,
+            "channels": self.channels,
+            "pixel_bytes": x_pitch,
         }
         constants: dict[str, AnyArray] = {
             "weights": layout.weights,
             "records": layout.records,
             "tiles": layout.tiles(self.epilogue.itemsize, step_pixels, variants),
-            "taps": self._taps(pitch),
+            "taps": self._taps(pitch, pixel),
         }
         out_shape = (batch, out_height, out_width, self.channels)
         return KernelPlan("int_depthwise", constants, integers, scratch * shares, shares, cost, out_shape)
 
-    def _variant(self, pieces: int, stride: int) -> int:
+    def _variant(self, pieces: int, stride: int, *, adjacent: bool) -> int:
         """Index of the variant for a single row; the next one is that for two."""
         advance = pieces * stride
-        if pieces * self.channels == self.primitive.vector_bytes and stride == 1:
-            pieces = 1  # these pixels are neighbours in memory
+        if adjacent and pieces * self.channels == self.primitive.vector_bytes:
+            pieces = 1  # these pixels are one vector in memory
         return VARIANTS.index(ColumnVariant(pieces, min(advance, COLUMNS) if pieces == 1 else COLUMNS, rows=1))
 
-    def _taps(self, pitch: int) -> S64:
+    def _taps(self, pitch: int, pixel: int) -> S64:
         """s64[tap_groups * group]: byte offset of each tap in the window; those that fill up repeat the first."""
         (kh, kw), (dh, dw) = self.weight.shape[1:], self.dilations
-        offsets = (np.arange(kh, dtype=np.int64) * dh * pitch)[:, None] + np.arange(kw) * dw * self.channels
+        offsets = (np.arange(kh, dtype=np.int64) * dh * pitch)[:, None] + np.arange(kw) * dw * pixel
         taps = np.zeros(self.tap_groups * self.primitive.group, np.int64)
         taps[: offsets.size] = offsets.ravel()
         return aligned(taps).view(np.int64)

@@ -21,7 +21,7 @@ from qcompiler.runtime.kernels.arithmetic import (
     store_integer,
     weighted_sum_i32,
 )
-from qcompiler.runtime.kernels.broadcast import BROADCAST_WORDS, PARAMETERS, run_at
+from qcompiler.runtime.kernels.broadcast import BROADCAST_WORDS, PARAMETERS, out_at, run_at
 from qcompiler.runtime.kernels.memory import load_s16, load_s32, load_s64, store_s16, store_u8
 from qcompiler.runtime.kernels.registry import kernel
 
@@ -44,7 +44,7 @@ def int_add8(operands: int, share: int, shares: int) -> None:
     position, end = share_range(load_s64(operands, 3), share, shares)
     while position < end:
         n, x, y = run_at(operands, position, end, 1, 1)
-        z = out + position
+        z = out + out_at(operands, position)
         if a0 == 1 and b0 == 1:
             for i in range(n):
                 left = mul_i32(load_flipped(x, i, flip_a), multiplier_a)
@@ -111,7 +111,7 @@ def int_mul8(operands: int, share: int, shares: int) -> None:
     position, end = share_range(load_s64(operands, 3), share, shares)
     while position < end:
         n, x, y = run_at(operands, position, end, 1, 1)
-        z = out + position
+        z = out + out_at(operands, position)
         if a0 == 1 and b0 == 1:
             for i in range(n):
                 left = add_i32(load_flipped(x, i, flip_a), minus_zp_a)

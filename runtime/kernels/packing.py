@@ -42,7 +42,7 @@ class Requantization:
         dtype: u8, s8 or s16; lo and hi are within its limits.
         residual: what is added to acc first, if the dtype has 8 bits.
         looked_up: the word "table" is the address of `saturated_table` of a table, whose entries are stored. The dtype
-            has 8 bits, and no shift is above `MOST_SHIFT_LOOKED_UP`.
+            has 8 bits, nothing is added, and no shift is above `MOST_SHIFT_LOOKED_UP`.
     """
 
     multiplier: S32

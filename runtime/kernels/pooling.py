@@ -65,30 +65,41 @@ def end_tap(start: int, size: int, dilation: int, taps: int) -> int:
     return 0 if start >= size else min(taps, (size - start + dilation - 1) // dilation)
 
 
-@kernel("max_pool8", words=(*WINDOW_WORDS, "line", "flip"))
+@kernel("max_pool8", words=(*WINDOW_WORDS, "line", "flip", "x_pitch", "out_pitch"))
 def max_pool8(operands: int, share: int, shares: int) -> None:
     """`max_pool` of u8, or of s8 with flip = 128 (see SIGN_FLIP). A window over padding alone gives the least value.
 
-    The rows under a window are first reduced to one, in `line`, u8[w·c] for each share: long vector loops.
+    The rows under a window are first reduced to one, in `line`, u8[w·c] for each share: long vector loops. Pixels of x
+    and of the result begin x_pitch and out_pitch bytes apart.
     """
     x, out, batch, h, w, c, out_h, out_w = load_words(operands, 0)
     kernel_h, kernel_w, stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w = load_words(operands, 8)
     line = load_s64(operands, PARAMETERS) + share * w * c
-    flip = load_s64(operands, PARAMETERS + 1)
+    flip, x_pitch = load_s64(operands, PARAMETERS + 1), load_s64(operands, PARAMETERS + 2)
+    out_pitch = load_s64(operands, PARAMETERS + 3)
     rows = batch * out_h
     for row in range(rows * share // shares, rows * (share + 1) // shares):
         n = row // out_h
         top = (row - n * out_h) * stride_h - pad_h
         first, end = first_tap(top, dilation_h), end_tap(top, h, dilation_h, kernel_h)
-        if first < end:
-            copy_bytes(line, x + (n * h + top + first * dilation_h) * w * c, w * c)
-        else:
+        if first >= end:
             fill_bytes(line, flip, w * c)
-        for ky in range(first + 1, end):
-            take_larger(line, x + (n * h + top + ky * dilation_h) * w * c, w * c, flip)
+        for ky in range(first, end):
+            source = x + (n * h + top + ky * dilation_h) * w * x_pitch
+            if x_pitch == c:
+                if ky == first:
+                    copy_bytes(line, source, w * c)
+                else:
+                    take_larger(line, source, w * c, flip)
+            else:
+                for p in range(w):
+                    if ky == first:
+                        copy_bytes(line + p * c, source + p * x_pitch, c)
+                    else:
+                        take_larger(line + p * c, source + p * x_pitch, c, flip)
         for ox in range(out_w):
             left = ox * stride_w - pad_w
-            pixel = out + (row * out_w + ox) * c
+            pixel = out + (row * out_w + ox) * out_pitch
             first, end = first_tap(left, dilation_w), end_tap(left, w, dilation_w, kernel_w)
             if first < end:
                 copy_bytes(pixel, line + (left + first * dilation_w) * c, c)
@@ -175,11 +186,14 @@ def counted_taps(start: int, low: int, high: int, dilation: int, taps: int) -> i
     "int_average_pool",
     words=(
         *(*WINDOW_WORDS, "multipliers", "shifts", "sums", "count_top", "count_bottom", "count_left", "count_right"),
-        *("dtype_x", "dtype_out", "zp_in", "zp_out", "lo", "hi"),
+        *("dtype_x", "dtype_out", "zp_in", "zp_out", "lo", "hi", "x_pitch", "out_pitch"),
     ),
 )
 def int_average_pool(operands: int, share: int, shares: int) -> None:
-    """`int.average_pool`; a window counts its taps in rows [count_top, count_bottom) and columns [count_left, ...)."""
+    """`int.average_pool`; a window counts its taps in rows [count_top, count_bottom) and columns [count_left, ...).
+
+    Pixels of x and of the result begin x_pitch and out_pitch elements apart.
+    """
     x, out, batch, h, w, c, out_h, out_w = load_words(operands, 0)
     kernel_h, kernel_w, stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w = load_words(operands, 8)
     multipliers, shifts = load_s64(operands, PARAMETERS), load_s64(operands, PARAMETERS + 1)
@@ -189,6 +203,7 @@ def int_average_pool(operands: int, share: int, shares: int) -> None:
     dtype_x, dtype_out = load_s64(operands, PARAMETERS + 7), load_s64(operands, PARAMETERS + 8)
     zp_in, zp_out = load_s64(operands, PARAMETERS + 9), load_s64(operands, PARAMETERS + 10)
     lo, hi = load_s64(operands, PARAMETERS + 11), load_s64(operands, PARAMETERS + 12)
+    x_pitch, out_pitch = load_s64(operands, PARAMETERS + 13), load_s64(operands, PARAMETERS + 14)
     rows = batch * out_h
     for row in range(rows * share // shares, rows * (share + 1) // shares):
         n = row // out_h
@@ -207,8 +222,8 @@ def int_average_pool(operands: int, share: int, shares: int) -> None:
                 for ky in range(first_y, end_y):
                     line = (n * h + top + ky * dilation_h) * w + left
                     for kx in range(first_x, end_x):
-                        add_to_sums(sums, x, (line + kx * dilation_w) * c + block, width, dtype_x)
-                index = (row * out_w + ox) * c + block
+                        add_to_sums(sums, x, (line + kx * dilation_w) * x_pitch + block, width, dtype_x)
+                index = (row * out_w + ox) * out_pitch + block
                 finish_sums(sums, out, index, width, dtype_out, offset, multiplier, shift, zp_out, lo, hi)
 
 

@@ -1,8 +1,10 @@
 """Staging of the activations that a convolution's windows cover, borders included."""
 
 from qcompiler.runtime.codegen.deferred import compiled
-from qcompiler.runtime.codegen.staging import copy_step, stage_activations, stage_constant
+from qcompiler.runtime.codegen.staging import copy_pixels, copy_step, stage_activations, stage_constant
 from qcompiler.runtime.kernels.memory import load_s64
+
+_WIDE_PIXEL = 16  # bytes, from which on a copy is inlined
 
 
 @compiled
@@ -15,15 +17,19 @@ def stage_padded_rows(  # noqa: PLR0913, PLR0917 - kernels have no structs
     row_items: int,
     pad_left: int,
     pad_right: int,
+    cin: int,
+    pixel_bytes: int,
     zp_in: int,
     flip_in: int,
     item_bytes: int,
 ) -> None:
     """Stage rows [top, top + count) of an image of `height` rows; all that lies outside of it is `zp_in`.
 
-    `row_items`, `pad_left` and `pad_right` count activations; `image` and `target` are addresses.
+    `row_items`, `pad_left` and `pad_right` count activations; `image` and `target` are addresses. A row's pixels of
+    `cin` activations begin `pixel_bytes` apart.
     """
     columns = pad_left + row_items + pad_right
+    pixels = row_items // cin
     for r in range(count):
         at, y = target + r * columns * item_bytes, top + r
         if y < 0 or y >= height:
@@ -31,7 +37,7 @@ def stage_padded_rows(  # noqa: PLR0913, PLR0917 - kernels have no structs
         else:
             middle = at + pad_left * item_bytes
             stage_constant(at, zp_in, pad_left, item_bytes)
-            stage_activations(middle, image + y * row_items, row_items, flip_in, item_bytes)
+            stage_pixels(middle, image + y * pixels * pixel_bytes, pixels, pixel_bytes, cin, flip_in, item_bytes)
             stage_constant(middle + row_items * item_bytes, zp_in, pad_right, item_bytes)
 
 
@@ -49,9 +55,23 @@ def stage_sampled_rows(
 ) -> None:
     """Stage `pixels` pixels of `cin` activations from each of `rows` rows, at these distances in the source."""
     for r in range(rows):
-        for c in range(pixels):
-            at = target + (r * pixels + c) * cin * item_bytes
-            stage_activations(at, source + r * row_bytes + c * pixel_bytes, cin, flip_in, item_bytes)
+        at = target + r * pixels * cin * item_bytes
+        stage_pixels(at, source + r * row_bytes, pixels, pixel_bytes, cin, flip_in, item_bytes)
+
+
+@compiled
+def stage_pixels(
+    target: int, source: int, pixels: int, pixel_bytes: int, cin: int, flip_in: int, item_bytes: int
+) -> None:
+    """Stage `pixels` pixels of `cin` activations that begin `pixel_bytes` apart."""
+    if pixel_bytes == cin:
+        stage_activations(target, source, pixels * cin, flip_in, item_bytes)
+    elif flip_in | item_bytes == 1 and cin >= _WIDE_PIXEL:
+        copy_pixels(target, source, pixels, pixel_bytes, cin)
+    else:
+        for p in range(pixels):
+            at = target + p * cin * item_bytes
+            stage_activations(at, source + p * pixel_bytes, cin, flip_in, item_bytes)
 
 
 @compiled

@@ -21,8 +21,8 @@ from qcompiler.runtime.lowering import (  # noqa: F401  # registers the rules
     pooling,
     products,
 )
+from qcompiler.runtime.lowering.concatenation import place_concats
 from qcompiler.runtime.lowering.context import Lowering, PackedModel, lowers, rule_for
-from qcompiler.runtime.lowering.movement import place_concats
 from qcompiler.runtime.program import Program
 from qcompiler.runtime.program_builder import ProgramBuilder
 

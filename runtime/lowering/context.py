@@ -7,12 +7,15 @@ A rule turns one node into instructions and is registered for the op's class::
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, TypeVar
 
-from qcompiler.errors import PluginError, UnsupportedOpError
+from qcompiler.errors import InternalError, PluginError, UnsupportedOpError
 from qcompiler.ir import AnyArray, Graph, Node, Op, Value
 from qcompiler.ir.types import bind_shape
+from qcompiler.runtime.lowering.copies import copy_call, steps_of
+from qcompiler.runtime.lowering.geometry import merged_walk
 from qcompiler.runtime.program import Buffer, Operand, aligned
 from qcompiler.runtime.program_builder import ProgramBuilder
 
@@ -45,6 +48,20 @@ def lowers(op_class: type[_OpType]) -> Callable[[Callable[["Lowering", Node, _Op
 def rule_for(op_class: type[Op]) -> Rule | None:
     """The rule of an op class or of its nearest base that has one."""
     return next((_rules[base] for base in op_class.__mro__ if base in _rules), None)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where in the buffer of `whole` a value is to be written.
+
+    Attributes:
+        offset: byte from which on it is there.
+        by_rows: it is a part of each row, along the last axis, else it is contiguous.
+    """
+
+    whole: Value
+    offset: int
+    by_rows: bool
 
 
 class PackedModel:
@@ -85,44 +102,85 @@ class Lowering:
         self.symbols = symbols
         self.build = build
         self._buffers: dict[Value, Buffer] = {}
-        self._places: dict[Value, tuple[Value, int]] = {}
+        self._places: dict[Value, Place] = {}
+        self._contiguous: dict[Value, Buffer] = {}  # copies of those whose rows are apart
 
     def shape(self, value: Value) -> tuple[int, ...]:
         """The concrete shape of a value."""
         return bind_shape(value.type.shape, self.symbols)
 
-    def buffer(self, value: Value) -> Buffer:
-        """The buffer that holds a value which has been computed, or is a constant."""
+    def rows(self, value: Value) -> Buffer:
+        """The buffer that holds a value which has been computed, or is a constant; it may be pitched."""
         if value not in self._buffers and value.data is not None:
             data = value.data
             array = self.model.array(value.name, "value", lambda: data)
             self._buffers[value] = self.build.constant(value.name, array, value.type.dtype)
         return self._buffers[value]
 
-    def result(self, value: Value) -> Buffer:
-        """The buffer that a rule has to write `value` to; part of another value's where `place` said so."""
+    def buffer(self, value: Value) -> Buffer:
+        """The same for rules that read no pitched buffers: a copy of one."""
+        found = self.rows(value)
+        if not found.pitch:
+            return found
+        if value not in self._contiguous:
+            copy = self.build.tensor(f"{value.name}.contiguous", found.dtype, found.shape)
+            self._contiguous[value] = copy
+            self.copy_rows(value.name, found, copy)
+        return self._contiguous[value]
+
+    def copy_rows(self, label: str, source: Buffer, target: Buffer) -> None:
+        """Copy a buffer to another one of the same shape; either may be pitched."""
+        steps = (steps_of(buffer, source.shape) for buffer in (source, target))
+        copy = copy_call(source, target, merged_walk(source.shape, *steps), label)
+        self.build.emit(
+            "copy",
+            copy.words,
+            writes=("target",),
+            pitched=("source", "target"),
+            shares=shares_for(copy.cost, copy.rows),
+            cost=copy.cost,
+            label=label,
+        )
+
+    def result_rows(self, value: Value) -> Buffer:
+        """The buffer that a rule has to write `value` to; part of another value's where `place` said so.
+
+        It may be pitched for those ops alone that `qcompiler.runtime.lowering.rows` names.
+        """
         if value not in self._buffers:
             shape, dtype = self.shape(value), value.type.dtype
             place = self._places.get(value)
             if place is None:
                 buffer = self.build.tensor(value.name, dtype, shape)
+            elif place.by_rows:
+                buffer = self.build.slice(self.result_rows(place.whole), value.name, shape, offset=place.offset)
             else:
-                whole, offset = place
-                buffer = self.build.view(self.result(whole), value.name, shape, offset=offset)
+                buffer = self.build.view(self.result_rows(place.whole), value.name, shape, offset=place.offset)
             self._buffers[value] = buffer
         return self._buffers[value]
+
+    def result(self, value: Value) -> Buffer:
+        """The same for rules that write no pitched buffers.
+
+        Raises:
+            InternalError: the value was placed in rows all the same.
+        """
+        buffer = self.result_rows(value)
+        if buffer.pitch:
+            raise InternalError(f"%{value.name} was placed in rows, and the kernel that computes it writes none")
+        return buffer
 
     def alias(self, value: Value, buffer: Buffer) -> None:
         """Let `value` be held by an existing buffer."""
         self._buffers[value] = buffer
 
-    def place(self, value: Value, whole: Value, offset: int) -> None:
-        """Have `value`, not yet computed, written straight to byte `offset` of the buffer of `whole`."""
-        self._places[value] = whole, offset
+    def place(self, value: Value, place: Place) -> None:
+        """Have `value`, not yet computed, written straight to a part of another one."""
+        self._places[value] = place
 
-    def placed_in(self, value: Value) -> Value | None:
-        """The value whose buffer `value` was placed in."""
-        return self._places[value][0] if value in self._places else None
+    def place_of(self, value: Value) -> Place | None:
+        """Where `value` was placed."""
+        return self._places.get(value)
 
     def constant(self, node: Node, form: str, make: Callable[[], AnyArray]) -> Buffer:
         """A constant made for a node, once for the model."""
@@ -137,6 +195,7 @@ class Lowering:
         writes: Sequence[str] = ("out",),
         scratch: Sequence[str] = (),
         overwrites: Mapping[str, str] | None = None,
+        pitched: Sequence[str] = (),
         cost: float,
         items: int,
     ) -> None:
@@ -150,6 +209,7 @@ class Lowering:
             writes=writes,
             scratch=scratch,
             overwrites=overwrites,
+            pitched=pitched,
             shares=shares_for(cost, items),
             cost=cost,
             label=node.name,

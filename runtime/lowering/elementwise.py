@@ -14,26 +14,33 @@ from qcompiler.runtime.kernels import boundary, elementwise, tables  # noqa: F40
 from qcompiler.runtime.kernels.arithmetic import DTYPE_CODES, SIGN_FLIP
 from qcompiler.runtime.kernels.broadcast import OUTER_AXES
 from qcompiler.runtime.lowering.context import Lowering, lowers
+from qcompiler.runtime.lowering.copies import steps_of
 from qcompiler.runtime.lowering.geometry import broadcast_steps, merged_walk, split_at
 from qcompiler.runtime.lowering.integer_linear import lower_with_table
+from qcompiler.runtime.lowering.rows import FAST_SHIFT, is_fast_add, is_fast_mul, writes_rows
 from qcompiler.runtime.lowering.tables import table_by_byte
 from qcompiler.runtime.program import Buffer, Operand
 
 _LOOKUP_NS = 0.05  # an element
 FAST_NS, SLOW_NS, DIVIDE_NS = 0.3, 4.0, 12.0  # an element: vector lanes, any dtype, a 64-bit division
-FAST_ADD_LIMIT = 2**21  # |multiplier| that keeps the sum of 8-bit operands in 32 bits
-FAST_SHIFT = 32  # smallest shift whose low product half only rounds
 LEAST_RAISED_SHIFT = 18  # can be raised to 32: 14 bits to the left, the sum of 16-bit operands still fits 64
 
 
 def broadcast_operands(lowering: Lowering, node: Node, *, swapped: bool = False) -> dict[str, Operand]:
     """The words of `BROADCAST_WORDS` for a node with two operands, in exchanged roles if `swapped`."""
-    a, b = reversed(node.operands) if swapped else node.operands
+    operands = tuple(reversed(node.operands)) if swapped else node.operands
     shape = lowering.shape(node.result)
-    steps = [broadcast_steps(lowering.shape(v), len(shape)) for v in (a, b)]
-    walk = merged_walk(shape, *steps).inner(OUTER_AXES + 1, f"node '{node.name}' ({node.op.name})")
-    (a0, *outer_a), (b0, *outer_b) = walk.steps
-    words: dict[str, Operand] = {"a": lowering.buffer(a), "b": lowering.buffer(b), "out": lowering.result(node.result)}
+    if writes_rows(node):
+        (a, b), out = (lowering.rows(v) for v in operands), lowering.result_rows(node.result)
+    else:
+        (a, b), out = (lowering.buffer(v) for v in operands), lowering.result(node.result)
+    steps = [broadcast_steps(buffer.shape, len(shape), steps_of(buffer, buffer.shape)) for buffer in (a, b)]
+    walk = merged_walk(shape, *steps, steps_of(out, shape)).inner(
+        OUTER_AXES + 1, f"node '{node.name}' ({node.op.name})"
+    )
+    (a0, *outer_a), (b0, *outer_b), _ = walk.steps
+    words: dict[str, Operand] = {"a": a, "b": b, "out": out}
+    words["out_inner"] = out.row_pitch // out.dtype.itemsize if out.pitch else walk.sizes[0]
     words |= {"count": math.prod(shape), "inner": walk.sizes[0], "a0": a0, "b0": b0}
     words |= {f"d{i}": size for i, size in enumerate(walk.sizes[1:OUTER_AXES], 1)}
     words |= {f"a{i}": step for i, step in enumerate(outer_a, 1)}
@@ -79,12 +86,11 @@ def lower_add(lowering: Lowering, node: Node, op: IntAdd) -> None:
     terms = [(op.zp_a, op.multiplier_a), (op.zp_b, op.multiplier_b)]
     (zp_a, multiplier_a), (zp_b, multiplier_b) = reversed(terms) if swapped else terms
     out, count = words["out"], math.prod(lowering.shape(node.result))
-    small = max(abs(multiplier_a), abs(multiplier_b)) < FAST_ADD_LIMIT and op.shift < 32
     wide_a, wide_out = is_s16(words["a"]), is_s16(out)
     mixed = is_s16(words["b"]) and a.type.shape == b.type.shape
     mixed = mixed and (wide_a or is_8bit(words["a"])) and (is_8bit(out) or (wide_a and wide_out))
     flip = flip_words(words)
-    if small and is_8bit(words["a"], words["b"], out):
+    if is_fast_add(node):
         kernel, cost, raised = "int_add8", FAST_NS, 0
         words |= {f"flip_{w}": f for w, f in flip.items()}
     elif mixed and op.shift >= LEAST_RAISED_SHIFT:
@@ -99,7 +105,8 @@ def lower_add(lowering: Lowering, node: Node, op: IntAdd) -> None:
     words |= {"multiplier_a": multiplier_a, "multiplier_b": multiplier_b, "addend": addend}
     words |= {"shift": op.shift + raised, "zp_out": op.zp_out + flip["out"]}
     words |= {"lo": op.lo + flip["out"], "hi": op.hi + flip["out"]}
-    lowering.emit(node, kernel, words, cost=cost * count, items=count // 64)
+    pitched = ("a", "b", "out") if kernel == "int_add8" else ()
+    lowering.emit(node, kernel, words, pitched=pitched, cost=cost * count, items=count // 64)
 
 
 @lowers(IntMul)
@@ -110,12 +117,13 @@ def lower_mul(lowering: Lowering, node: Node, op: IntMul) -> None:
     zp_a, zp_b = (op.zp_b, op.zp_a) if swapped else (op.zp_a, op.zp_b)
     count = math.prod(lowering.shape(node.result))
     words |= {"multiplier": op.multiplier, "shift": op.shift}
-    if op.shift >= FAST_SHIFT and is_8bit(words["a"], words["b"], words["out"]):
+    if is_fast_mul(node):
         flip = flip_words(words)
         words |= {f"flip_{w}": f for w, f in flip.items()}
         words |= {"zp_a": zp_a + flip["a"], "zp_b": zp_b + flip["b"], "zp_out": op.zp_out + flip["out"]}
         words |= {"lo": op.lo + flip["out"], "hi": op.hi + flip["out"]}
-        lowering.emit(node, "int_mul8", words, cost=2 * FAST_NS * count, items=count // 64)
+        pitched = ("a", "b", "out")
+        lowering.emit(node, "int_mul8", words, pitched=pitched, cost=2 * FAST_NS * count, items=count // 64)
         return
     words |= dtype_words(words)
     words |= {"zp_a": zp_a, "zp_b": zp_b, "zp_out": op.zp_out, "lo": op.lo, "hi": op.hi}
@@ -136,10 +144,11 @@ def lower_div(lowering: Lowering, node: Node, op: IntDiv) -> None:
 @lowers(IntRescale)
 def lower_rescale(lowering: Lowering, node: Node, op: IntRescale) -> None:
     """A table from 8 bits to 8 bits, else one kernel for all dtypes."""
-    x, out = lowering.buffer(node.operands[0]), lowering.result(node.result)
-    if is_8bit(x, out):
-        _look_up(lowering, node, x, lowering.constant(node, "table", lambda: _rescaled_bytes(op, x.dtype)), out)
+    x_dtype = node.operands[0].type.dtype
+    if writes_rows(node):
+        _look_up(lowering, node, lowering.constant(node, "table", lambda: _rescaled_bytes(op, x_dtype)))
         return
+    x, out = lowering.buffer(node.operands[0]), lowering.result(node.result)
     count = math.prod(out.shape)
     words: dict[str, Operand] = {"x": x, "out": out, "count": count}
     words |= {"dtype_x": DTYPE_CODES[x.dtype], "dtype_out": DTYPE_CODES[out.dtype], "zp_in": op.zp_in}
@@ -188,21 +197,31 @@ def lower_prelu(lowering: Lowering, node: Node, op: IntPRelu) -> None:
 @lowers(IntLut)
 def lower_lut(lowering: Lowering, node: Node, op: IntLut) -> None:  # noqa: ARG001  # a rule's signature
     """In a layer's epilogue if it can be, else by the element's byte."""
-    if not lower_with_table(lowering, node):
-        x, out = lowering.buffer(node.operands[0]), lowering.result(node.result)
-        _look_up(lowering, node, x, table_by_byte(lowering, node), out)
-
-
-def _look_up(lowering: Lowering, node: Node, x: Buffer, table: Buffer, out: Buffer) -> None:
-    """In place where the table's entries are bytes too."""
+    if lower_with_table(lowering, node):
+        return
+    table = table_by_byte(lowering, node)
+    if writes_rows(node):
+        _look_up(lowering, node, table)
+        return
+    x, out = lowering.buffer(node.operands[0]), lowering.result(node.result)
     count = math.prod(out.shape)
     words: dict[str, Operand] = {"x": x, "table": table, "out": out, "count": count}
-    same_size = out.dtype.itemsize == 1
+    lowering.emit(node, "int_lut16", words, cost=FAST_NS * count, items=count // 64)
+
+
+def _look_up(lowering: Lowering, node: Node, table: Buffer) -> None:
+    """From bytes to bytes, in place if the operand is not needed any more."""
+    x, out = lowering.rows(node.operands[0]), lowering.result_rows(node.result)
+    count = math.prod(out.shape)
+    words: dict[str, Operand] = {"x": x, "table": table, "out": out, "count": count}
+    inner = out.shape[-1] if x.pitch or out.pitch else max(1, count)
+    words |= {"inner": inner, "x_inner": x.pitch or inner, "out_inner": out.pitch or inner}
     lowering.emit(
         node,
-        "int_lut8" if same_size else "int_lut16",
+        "int_lut8",
         words,
-        overwrites={"out": "x"} if same_size else None,
-        cost=(_LOOKUP_NS if same_size else FAST_NS) * count,
+        overwrites={"out": "x"},
+        pitched=("x", "out"),
+        cost=_LOOKUP_NS * count,
         items=count // 64,
     )

@@ -39,9 +39,9 @@ def contiguous_steps(shape: Sequence[int]) -> tuple[int, ...]:
     return tuple(reversed(steps))
 
 
-def broadcast_steps(shape: Sequence[int], rank: int) -> tuple[int, ...]:
-    """Steps of a row-major tensor under NumPy broadcasting to `rank` axes: 0 where it has one element."""
-    steps = contiguous_steps(shape)
+def broadcast_steps(shape: Sequence[int], rank: int, steps: Sequence[int] | None = None) -> tuple[int, ...]:
+    """Steps of a tensor, row-major by default, broadcast to `rank` axes as by NumPy: 0 where it has one element."""
+    steps = contiguous_steps(shape) if steps is None else steps
     own = tuple(0 if size == 1 else step for size, step in zip(shape, steps, strict=True))
     return (0,) * (rank - len(shape)) + own
 

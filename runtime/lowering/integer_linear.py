@@ -80,11 +80,14 @@ def _emit_layer(lowering: Lowering, node: Node, then: Node | None) -> None:
     if math.prod(lowering.shape(result)) == 0:
         lowering.result(result)
         return
-    plan, build = _plan(lowering, node, then), lowering.build
-    words: dict[str, Operand] = {"x": lowering.buffer(node.operands[0])}
+    x = lowering.rows(node.operands[0])
+    # A residual is read at the distances at which results are stored.
+    out = lowering.result(result) if _adds_residual(node) else lowering.result_rows(result)
+    plan, build = _plan(lowering, node, then, (x.row_pitch, out.row_pitch)), lowering.build
+    words: dict[str, Operand] = {"x": x}
     if plan.kernel == "int_conv":
         words["residual"] = lowering.buffer(node.operands[5]) if _adds_residual(node) else 0
-    words["out"] = lowering.result(result)
+    words["out"] = out
     words |= {w: build.constant(f"{node.name}.{w}", array) for w, array in plan.constants.items()}
     words["scratch"] = build.tensor(f"{node.name}.scratch", DType.U8, (plan.scratch_bytes,))
     words |= plan.integers
@@ -92,12 +95,22 @@ def _emit_layer(lowering: Lowering, node: Node, then: Node | None) -> None:
     if _looks_up(then) and rescaling is not None:
         words["table"] = table_after(lowering, then, rescaling)
     build.emit(
-        plan.kernel, words, writes=("out",), scratch=("scratch",), shares=plan.shares, cost=plan.cost, label=node.name
+        plan.kernel,
+        words,
+        writes=("out",),
+        scratch=("scratch",),
+        pitched=("x", "out"),
+        shares=plan.shares,
+        cost=plan.cost,
+        label=node.name,
     )
 
 
-def _plan(lowering: Lowering, node: Node, then: Node | None) -> KernelPlan:
-    """The kernel call of a layer, with `then` as for `_emit_layer`; its result is not empty."""
+def _plan(lowering: Lowering, node: Node, then: Node | None, pitches: tuple[int, int] | None = None) -> KernelPlan:
+    """The kernel call of a layer, with `then` as for `_emit_layer`; its result is not empty.
+
+    `pitches` are the bytes from row to row of operand and result where they are not next to each other.
+    """
     chosen, op = isa.current(), node.op
     batch, *image = lowering.shape(node.result)[:-1] or (1,)
     image_pixels = math.prod(image)
@@ -105,7 +118,7 @@ def _plan(lowering: Lowering, node: Node, then: Node | None) -> KernelPlan:
     form = f"packed for {chosen}" if then is None else f"packed for {chosen}, with '{then.name}'"
     packed = lowering.model.made(node.name, form, lambda: _pack(node, then, chosen, pixels))
     if not isinstance(op, IntConv):
-        return packed.plan(1, 1, batch * image_pixels, max_shares=MOST_SHARES)
+        return packed.plan(1, 1, batch * image_pixels, max_shares=MOST_SHARES, pitches=pitches)
     _, height, width, _ = lowering.shape(node.operands[0])
     return packed.plan(
         batch,
@@ -114,6 +127,7 @@ def _plan(lowering: Lowering, node: Node, then: Node | None) -> KernelPlan:
         strides=(op.strides[0], op.strides[1]),
         pads=(op.pads[0], op.pads[1], op.pads[2], op.pads[3]),
         max_shares=MOST_SHARES,
+        pitches=pitches,
     )
 
 

@@ -6,13 +6,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from qcompiler.ir import Graph, Node, Value
+from qcompiler.ir import Node, Value
 from qcompiler.ir.ops import (
-    Concat,
     DepthToSpace,
     Identity,
     IntPad,
-    Observe,
     Pad,
     Reshape,
     Slice,
@@ -21,14 +19,13 @@ from qcompiler.ir.ops import (
 )
 from qcompiler.runtime.kernels import movement as kernels
 from qcompiler.runtime.lowering.context import Lowering, lowers
-from qcompiler.runtime.lowering.geometry import Walk, contiguous_steps, merged_walk, split_at
+from qcompiler.runtime.lowering.copies import COPY_NS, GATHER_NS, ROW_NS, copy_call, steps_of
+from qcompiler.runtime.lowering.geometry import Walk, contiguous_steps, merged_walk
 from qcompiler.runtime.lowering.integer_linear import lower_with_blocks
 from qcompiler.runtime.lowering.pixel_blocks import transposition_of
 from qcompiler.runtime.lowering.product_views import read_through, written_through
+from qcompiler.runtime.lowering.rows import reads_rows
 from qcompiler.runtime.program import Buffer, Operand
-
-_GOOD_ROW_BYTES = 16
-_COPY_NS, _GATHER_NS, _ROW_NS = 0.05, 0.7, 4.0  # a byte in a row, an element out of order, a row
 
 
 @lowers(Reshape)
@@ -86,64 +83,43 @@ def _walk_axes(lowering: Lowering, node: Node, source: Value, parts: list[tuple[
 
 @lowers(Slice)
 def lower_slice(lowering: Lowering, node: Node, op: Slice) -> None:
-    """A walk of the operand with its steps multiplied, from the first element on."""
-    steps = list(contiguous_steps(lowering.shape(node.operands[0])))
+    """A view where rows stay in order, else a walk of the operand with its steps multiplied."""
+    source = lowering.rows(node.operands[0])
+    steps = list(steps_of(source, source.shape))
     offset = 0
     for axis, start, step in zip(op.axes, op.starts, op.steps, strict=True):
         offset += start * steps[axis]
         steps[axis] *= step
-    _gather(lowering, node, node.result, lowering.shape(node.result), steps, offset=offset)
+    _cut(lowering, node, node.result, steps, offset)
 
 
 @lowers(Split)
 def lower_split(lowering: Lowering, node: Node, op: Split) -> None:
-    """One walk of the operand for each piece."""
-    steps = contiguous_steps(lowering.shape(node.operands[0]))
+    """Each piece as for a Slice."""
+    source = lowering.rows(node.operands[0])
+    steps = steps_of(source, source.shape)
     start = 0
     for value, size in zip(node.results, op.sizes, strict=True):
-        _gather(lowering, node, value, lowering.shape(value), steps, offset=start * steps[op.axis])
+        _cut(lowering, node, value, steps, start * steps[op.axis])
         start += size
 
 
-@lowers(Concat)
-def lower_concat(lowering: Lowering, node: Node, op: Concat) -> None:
-    """Nothing to do where all operands were written in place, see `place_concats`; else rows are put together."""
-    if lowering.placed_in(node.operands[0]) is node.result:
-        lowering.result(node.result)
-        return
-    itemsize = node.result.type.dtype.itemsize
-    pieces = [lowering.buffer(v) for v in node.operands]
-    while len(pieces) > kernels.CONCAT_OPERANDS:
-        head = pieces[: kernels.CONCAT_OPERANDS]
-        shape = list(head[0].shape)
-        shape[op.axis] = sum(piece.shape[op.axis] for piece in head)
-        joined = lowering.build.tensor(f"{node.name}.part", node.result.type.dtype, shape)
-        _join(lowering, node, op.axis, head, joined, itemsize)
-        pieces = [joined, *pieces[kernels.CONCAT_OPERANDS :]]
-    _join(lowering, node, op.axis, pieces, lowering.result(node.result), itemsize)
-
-
-def place_concats(lowering: Lowering, graph: Graph) -> None:
-    """Have the operands of a concat written straight into its result where they are contiguous parts of it."""
-    for node in graph.nodes():
-        if not isinstance(node.op, Concat):
-            continue
-        operands, axis = node.operands, node.op.axis
-        fits = math.prod(lowering.shape(node.result)[:axis]) == 1 and len(set(operands)) == len(operands)
-        if not (fits and all(_is_computed(lowering, v) for v in operands)):
-            continue
-        offset = 0
-        for value in operands:
-            lowering.place(value, node.result, offset)
-            offset += math.prod(lowering.shape(value)) * value.type.dtype.itemsize
-
-
-def _is_computed(lowering: Lowering, value: Value) -> bool:
-    """Whether an instruction will write the value into a buffer that can be chosen freely."""
-    producer = value.producer
-    if producer is None or lowering.placed_in(value) is not None or lowering.model.graph.is_output(value):
-        return False
-    return not isinstance(producer.op, Reshape | Identity | Observe)
+def _cut(lowering: Lowering, node: Node, result: Value, steps: Sequence[int], offset: int) -> None:
+    """Let `result` be a view of its part of the node's operand where those who read it can, else a copy."""
+    source, shape = lowering.rows(node.operands[0]), lowering.shape(result)
+    if lowering.place_of(result) is None and not result.is_output and math.prod(shape) > 0:
+        whole = steps_of(source, source.shape)
+        walk = merged_walk(shape, steps, contiguous_steps(shape))
+        if walk.steps[0] == walk.steps[1] and not source.pitch:
+            at = offset * source.dtype.itemsize
+            lowering.alias(result, lowering.build.view(source, result.name, shape, offset=at))
+            return
+        by_rows = shape[:-1] == source.shape[:-1] and tuple(steps) == whole and shape[-1] > 1
+        if by_rows and all(reads_rows(user, result) for user in result.users):
+            at = offset * source.dtype.itemsize
+            lowering.alias(result, lowering.build.slice(source, result.name, shape, offset=at))
+            return
+    _gather(lowering, node, result, shape, steps, offset=offset)
 
 
 @lowers(IntPad)
@@ -170,45 +146,25 @@ def _gather(
     source: Value | None = None,
 ) -> None:
     """Let `result`, of the given sizes, walk `source`, or the node's operand, in the given steps from `offset`."""
-    buffer = lowering.buffer(source or node.operands[0])
-    walk = merged_walk(sizes, steps, contiguous_steps(sizes))
-    count = math.prod(sizes)
-    in_order = offset == 0 and walk.steps[0] == walk.steps[1] and count == math.prod(buffer.shape)
-    if in_order and lowering.placed_in(result) is None:
-        lowering.alias(result, lowering.build.view(buffer, result.name, lowering.shape(result)))
-        return
-    gather_into(lowering, node, buffer, lowering.result(result), walk, offset=offset)
+    buffer = lowering.rows(source or node.operands[0])
+    if lowering.place_of(result) is None:
+        walk = merged_walk(sizes, steps, contiguous_steps(sizes))
+        in_order = offset == 0 and walk.steps[0] == walk.steps[1] and math.prod(sizes) == math.prod(buffer.shape)
+        if in_order and not buffer.pitch:
+            lowering.alias(result, lowering.build.view(buffer, result.name, lowering.shape(result)))
+            return
+    out = lowering.result_rows(result)
+    gather_into(lowering, node, buffer, out, merged_walk(sizes, steps, steps_of(out, sizes)), offset=offset)
 
 
 def gather_into(lowering: Lowering, node: Node, source: Buffer, out: Buffer, walk: Walk, *, offset: int = 0) -> None:
     """Move the walk's elements of `source` (its first row, from `offset` on) to `out` (its second row)."""
-    itemsize, count = source.dtype.itemsize, math.prod(walk.sizes)
-    if offset == 0 and _is_transposition(walk.sizes, walk.steps[0]):
+    if offset == 0 and not out.pitch and _is_transposition(walk.sizes, walk.steps[0]):
         _transpose(lowering, node, source, out, walk.sizes)
         return
-    walk = _with_good_inner_axis(walk, itemsize).inner(kernels.OUTER_AXES + 1, f"node '{node.name}' ({node.op.name})")
-    rows = math.prod(walk.sizes[1:])
-    words: dict[str, Operand] = {"source": source, "target": out, "itemsize": itemsize, "offset": offset}
-    words |= {"rows": rows, "inner": walk.sizes[0]}
-    words |= {f"d{i}": size for i, size in enumerate(walk.sizes[1:], 1)}
-    words |= {f"{name}{i}": step for name, row in zip("st", walk.steps, strict=True) for i, step in enumerate(row)}
-    in_order = walk.steps[0][0] == walk.steps[1][0] == 1
-    cost = rows * _ROW_NS + count * (_COPY_NS * itemsize if in_order else _GATHER_NS)
-    lowering.emit(node, "copy", words, writes=("target",), cost=cost, items=rows)
-
-
-def _with_good_inner_axis(walk: Walk, itemsize: int) -> Walk:
-    """The walk of a copy with its longest axis inside, unless rows of bytes in order are long enough as they are.
-
-    Of equally long ones the innermost: its elements are the closest.
-    """
-    last = len(walk.sizes) - 1
-    if walk.steps[0][last] == walk.steps[1][last] == 1 and walk.sizes[last] * itemsize >= _GOOD_ROW_BYTES:
-        return walk
-    longest = max(range(last + 1), key=lambda axis: (walk.sizes[axis], axis))
-    order = [*(axis for axis in range(last + 1) if axis != longest), longest]
-    steps = tuple(tuple(row[axis] for axis in order) for row in walk.steps)
-    return Walk(tuple(walk.sizes[axis] for axis in order), steps)
+    copy = copy_call(source, out, walk, f"node '{node.name}' ({node.op.name})", offset=offset)
+    pitched = ("source", "target")
+    lowering.emit(node, "copy", copy.words, writes=("target",), pitched=pitched, cost=copy.cost, items=copy.rows)
 
 
 def _is_transposition(sizes: tuple[int, ...], steps: tuple[int, ...]) -> bool:
@@ -228,20 +184,8 @@ def _transpose(lowering: Lowering, node: Node, source: Buffer, out: Buffer, size
     words = {"source": source, "target": out, "itemsize": source.dtype.itemsize}
     words |= {"batch": batch, "rows": rows, "columns": columns}
     lowering.emit(
-        node, "transpose", words, writes=("target",), cost=_GATHER_NS * count, items=batch * max(1, columns // 16)
+        node, "transpose", words, writes=("target",), cost=GATHER_NS * count, items=batch * max(1, columns // 16)
     )
-
-
-def _join(lowering: Lowering, node: Node, axis: int, pieces: Sequence[Buffer], out: Buffer, itemsize: int) -> None:
-    rows, size, inner = split_at(out.shape, axis, axis + 1)
-    words: dict[str, Operand] = {"target": out, "rows": rows, "row_bytes": size * inner * itemsize}
-    words["operands"] = len(pieces)
-    for i in range(kernels.CONCAT_OPERANDS):
-        present = i < len(pieces)
-        words[f"x{i}"] = pieces[i] if present else 0
-        words[f"bytes{i}"] = pieces[i].shape[axis] * inner * itemsize if present else 0
-    cost = rows * (len(pieces) * _ROW_NS + size * inner * itemsize * _COPY_NS)
-    lowering.emit(node, "concat", words, writes=("target",), cost=cost, items=rows)
 
 
 def _pad(lowering: Lowering, node: Node, pads: tuple[int, ...], value: int) -> None:
@@ -262,5 +206,5 @@ def _pad(lowering: Lowering, node: Node, pads: tuple[int, ...], value: int) -> N
     words |= {"rows": rows, "inner_in": inner_in, "inner_out": inner_out, "begin0": begin0}
     for i, (size, begin, out_size) in enumerate(outer, 1):
         words |= {f"out{i}": out_size, f"in{i}": size, f"begin{i}": begin}
-    cost = rows * (2 * _ROW_NS + inner_out * itemsize * _COPY_NS)
+    cost = rows * (2 * ROW_NS + inner_out * itemsize * COPY_NS)
     lowering.emit(node, "pad", words, writes=("target",), cost=cost, items=rows)

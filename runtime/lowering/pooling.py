@@ -17,6 +17,7 @@ from qcompiler.runtime.kernels.arithmetic import DTYPE_CODES, SIGN_FLIP
 from qcompiler.runtime.lowering.context import Lowering, lowers, shares_for
 from qcompiler.runtime.lowering.geometry import contiguous_steps, merged_walk, split_at
 from qcompiler.runtime.lowering.movement import gather_into
+from qcompiler.runtime.lowering.rows import reads_rows
 from qcompiler.runtime.program import Buffer, Operand
 
 _TAP_NS, _SLOW_TAP_NS, _RESULT_NS, _EXPONENTIAL_NS = 0.05, 3.0, 1.0, 5.0
@@ -70,16 +71,20 @@ def lower_max_pool(lowering: Lowering, node: Node, op: MaxPool) -> None:
     geometry = window_words(
         lowering, node, layout=op.layout, kernel=op.kernel, strides=op.strides, pads=op.pads, dilations=op.dilations
     )
-    x, out = lowering.buffer(node.operands[0]), lowering.result(node.result)
-    words: dict[str, Operand] = {"x": x, "out": out, **geometry}
     items = geometry["batch"] * geometry["out_h"]
+    if reads_rows(node, node.operands[0]):
+        x, out = lowering.rows(node.operands[0]), lowering.result_rows(node.result)
+    else:
+        x, out = lowering.buffer(node.operands[0]), lowering.result(node.result)
+    words: dict[str, Operand] = {"x": x, "out": out, **geometry}
     if x.dtype in SIGN_FLIP:
         # Rows are reduced as a whole, then columns pixel by pixel.
         taps = geometry["kernel_h"] * geometry["w"] + geometry["kernel_w"] * geometry["out_w"]
         cost = items * (geometry["out_w"] * geometry["kernel_w"] * _CALL_NS + taps * geometry["c"] * _TAP_NS)
         lines = (shares_for(cost, items), geometry["w"] * geometry["c"])
         words |= {"line": lowering.build.tensor(f"{node.name}.line", DType.U8, lines), "flip": SIGN_FLIP[x.dtype]}
-        lowering.emit(node, "max_pool8", words, scratch=("line",), cost=cost, items=items)
+        words |= _pitches(geometry["c"], x, out)
+        lowering.emit(node, "max_pool8", words, scratch=("line",), pitched=("x", "out"), cost=cost, items=items)
     elif x.dtype is DType.F32:
         lowering.emit(node, "float_max_pool", words, cost=window_cost(geometry, _TAP_NS), items=items)
     elif x.dtype in DTYPE_CODES:
@@ -89,21 +94,29 @@ def lower_max_pool(lowering: Lowering, node: Node, op: MaxPool) -> None:
         raise lowering.unsupported(node, f"its operand is {x.dtype}")
 
 
+def _pitches(channels: int, x: Buffer, out: Buffer) -> dict[str, int]:
+    """Elements from pixel to pixel; a tensor in NCHW is taken to have one channel."""
+    return {f"{w}_pitch": b.pitch // b.dtype.itemsize or channels for w, b in (("x", x), ("out", out))}
+
+
 @lowers(IntAveragePool)
 def lower_average_pool(lowering: Lowering, node: Node, op: IntAveragePool) -> None:
     """Multipliers are looked up by the count of each position."""
     geometry = window_words(
         lowering, node, layout=op.layout, kernel=op.kernel, strides=op.strides, pads=op.pads, dilations=op.dilations
     )
-    x, multipliers, shifts = (lowering.buffer(v) for v in node.operands)
-    out = lowering.result(node.result)
+    multipliers, shifts = (lowering.buffer(v) for v in node.operands[1:])
+    if reads_rows(node, node.operands[0]):
+        x, out = lowering.rows(node.operands[0]), lowering.result_rows(node.result)
+    else:
+        x, out = lowering.buffer(node.operands[0]), lowering.result(node.result)
     cost, items = window_cost(geometry, 2 * _TAP_NS), geometry["batch"] * geometry["out_h"]
     words: dict[str, Operand] = {"x": x, "out": out, "multipliers": multipliers, "shifts": shifts, **geometry}
     words["sums"] = _sums(lowering, node, shares_for(cost, items))
     words |= counted_region(geometry, op.pads, include_pad=op.count_include_pad)
     words |= {"dtype_x": DTYPE_CODES[x.dtype], "dtype_out": DTYPE_CODES[out.dtype]}
-    words |= {"zp_in": op.zp_in, "zp_out": op.zp_out, "lo": op.lo, "hi": op.hi}
-    lowering.emit(node, "int_average_pool", words, scratch=("sums",), cost=cost, items=items)
+    words |= {"zp_in": op.zp_in, "zp_out": op.zp_out, "lo": op.lo, "hi": op.hi} | _pitches(geometry["c"], x, out)
+    lowering.emit(node, "int_average_pool", words, scratch=("sums",), pitched=("x", "out"), cost=cost, items=items)
 
 
 def counted_region(geometry: dict[str, int], pads: tuple[int, ...], *, include_pad: bool) -> dict[str, int]:

@@ -19,7 +19,7 @@ def table_of(layer: Node, isa: str) -> Node | None:
 
     Without an instruction that looks up a vector it is faster to do so afterwards.
     """
-    if not isinstance(layer.op, IntConv | IntGemm):
+    if not isinstance(layer.op, IntConv | IntGemm) or len(layer.operands) > 5:
         return None
     result = layer.result
     if result.use_count != 1 or result.is_output or primitive_named(isa).look_up is look_up_plainly:

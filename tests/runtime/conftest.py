@@ -78,8 +78,21 @@ class _Memory:
         operands = [instruction.operands[word] for word in kernel.words]
         words = np.array([o if isinstance(o, int) else self._address(o) for o in operands], np.int64)
         function = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * 3)(kernel.address)
+        parts = [b for b in instruction.writes_of.values() if b.parent is not None]
+        others = [self._without(buffer) for buffer in parts]
         for share in reversed(range(shares)):
             function(words.ctypes.data, share, shares)
+        for buffer, before in zip(parts, others, strict=True):
+            assert np.array_equal(self._without(buffer), before), f"bytes beside {buffer.name} were written"
+
+    def _without(self, buffer: Buffer) -> AnyArray:
+        """The bytes of the root of a view, those of the view set to zero."""
+        array = self.arrays[buffer.root.id].copy()
+        start, end = buffer.extent
+        if buffer.row_bytes:
+            for row in range(start, end, buffer.row_pitch):
+                array[row : row + buffer.row_bytes] = 0
+        return array
 
     def _address(self, buffer: Buffer) -> int:
         return int(self.arrays[buffer.root.id].ctypes.data) + buffer.root_offset

@@ -153,6 +153,14 @@ def requantized(sums: npt.NDArray[np.int64], q: Requantization | None):
     return np.array(values, q.dtype.numpy).reshape(sums.shape)
 
 
+def spread(array: npt.NDArray[np.generic], pitch: int, fill: int) -> npt.NDArray[np.uint8]:
+    """The bytes of an array with its rows `pitch` bytes apart, and `fill` between them; not after the last."""
+    rows = np.ascontiguousarray(array).reshape(-1, array.shape[-1]).view(np.uint8)
+    result = np.full((len(rows), pitch), fill, np.uint8)
+    result[:, : rows.shape[1]] = rows
+    return result.ravel()[: (len(rows) - 1) * pitch + rows.shape[1]]
+
+
 def execute(
     plan: KernelPlan,
     isa_name: str,
@@ -237,6 +245,29 @@ def test_choice_of_tiles():
     assert choose_tiles(primitive_named("vnni512"), channels=512, activations=4608, pixels=49) == TileChoice(
         0, collected=False
     )
+
+
+@pytest.mark.parametrize("isa_name", PRIMITIVES)
+@pytest.mark.parametrize("depthwise", [False, True])
+@settings(max_examples=40)
+@given(data=st.data(), gaps=st.tuples(st.integers(0, 70), st.integers(0, 70)))
+def test_pixels_that_are_apart(isa_name: str, depthwise: bool, data, gaps: tuple[int, int]):
+    """A slice of a tensor's channels read, and another one written."""
+    layer = data.draw(layers(depthwise=depthwise))
+    x, weight, bias, requantization = random_operands(layer)
+    options: dict[str, Any] = {"zp_in": layer.zp_in, "x_dtype": layer.x_dtype, "isa": isa_name}
+    options["dilations"] = layer.dilations
+    if not depthwise:
+        options["group"] = layer.group
+    packed = (pack_depthwise if depthwise else pack_conv)(weight, bias, requantization, **options)
+    item = layer.dtype.itemsize
+    pitches = x.shape[-1] + gaps[0], (layer.cout + gaps[1]) * item
+    plan = packed.plan(layer.batch, *layer.size, strides=layer.strides, pads=layer.pads, pitches=pitches)
+    elements = len(spread(np.empty(plan.out_shape, layer.dtype.numpy), pitches[1], 0)) // item
+    dense = replace(plan, out_shape=(1, 1, 1, elements))
+    result = execute(dense, isa_name, spread(x, pitches[0], 0xA5), layer.dtype, layer.shares).ravel().view(np.uint8)
+    wanted = spread(expected(layer, x, weight, bias, requantization), pitches[1], 77)
+    assert np.array_equal(result, wanted)
 
 
 @pytest.mark.parametrize("isa_name", PRIMITIVES)

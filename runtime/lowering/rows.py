@@ -1,0 +1,74 @@
+"""Which ops read and write tensors whose rows, along the last axis, are apart: slices of a concatenation.
+
+The rules of these ops ask for `Lowering.rows` and `Lowering.result_rows`; all others get contiguous copies.
+"""
+
+from qcompiler.ir import Node, Value
+from qcompiler.ir.ops import (
+    Concat,
+    IntAdd,
+    IntAveragePool,
+    IntConv,
+    IntGemm,
+    IntLut,
+    IntMul,
+    IntRescale,
+    MaxPool,
+    Slice,
+    Split,
+)
+from qcompiler.ir.types import DType
+from qcompiler.runtime import isa
+from qcompiler.runtime.lowering.tables import looked_up_layer
+
+_BYTES = frozenset({DType.U8, DType.S8})
+_FAST_ADD_LIMIT = 2**21  # |multiplier| that keeps the sum of 8-bit operands in 32 bits
+FAST_SHIFT = 32  # smallest shift whose low product half only rounds
+
+
+def writes_rows(node: Node) -> bool:
+    """Whether the kernel that computes the node's result can leave room between its rows."""
+    match node.op:
+        case IntConv() | IntGemm():
+            return len(node.operands) <= 5  # a residual is read at the distances at which results are stored
+        case Concat() | Slice() | Split():
+            return True
+        case MaxPool(layout=layout) | IntAveragePool(layout=layout):
+            return layout == "nhwc" and is_8bit(node)
+        case IntAdd():
+            return is_fast_add(node)
+        case IntMul() | IntLut() | IntRescale():
+            return is_8bit(node) and (not isinstance(node.op, IntMul) or is_fast_mul(node))
+        case _:
+            return False
+
+
+def reads_rows(node: Node, value: Value) -> bool:
+    """Whether the kernel that computes the node can read its operand `value` with room between the rows."""
+    match node.op:
+        case IntConv() | IntGemm():
+            return value is node.operands[0] and value not in node.operands[1:]
+        case IntLut():
+            return looked_up_layer(node, isa.current()) is None and writes_rows(node)
+        case _:
+            return writes_rows(node)
+
+
+def is_fast_add(node: Node) -> bool:
+    """Whether an addition of 8-bit tensors fits 32 bits."""
+    op = node.op
+    if not isinstance(op, IntAdd) or not is_8bit(node):
+        return False
+    return max(abs(op.multiplier_a), abs(op.multiplier_b)) < _FAST_ADD_LIMIT and op.shift < FAST_SHIFT
+
+
+def is_fast_mul(node: Node) -> bool:
+    """Whether a product of 8-bit tensors is rescaled by a shift whose low half only rounds."""
+    op = node.op
+    return isinstance(op, IntMul) and is_8bit(node) and op.shift >= FAST_SHIFT
+
+
+def is_8bit(node: Node) -> bool:
+    """Whether the result and the operands of an elementwise op, tables aside, have 8 bits."""
+    operands = node.operands if isinstance(node.op, IntAdd | IntMul) else node.operands[:1]
+    return all(value.type.dtype in _BYTES for value in (*operands, node.result))
