@@ -23,7 +23,7 @@ class PropagateRanges(Pass):
     - A result with a clamp, or of relu or clip, is cut to the clamp's bounds.
     - A value that only goes into flat-ended functions is cut to where they are not flat: hard_swish does not tell −5
       from −3, and with [−3, 4] instead of [−9, 4] the steps are half as large.
-    - The operands of a concatenation that nothing else uses share the union of their ranges, through data movement and
+    - The operands of concatenations that nothing else uses share the union of their ranges, through data movement and
       max pooling on the way, so that concatenating needs no arithmetic.
 
         a = observe(..){low=0, high=1};  b = observe(..){low=-2, high=1}; y = concat(a, b)     before
@@ -123,7 +123,7 @@ def _bounds(op: Op) -> Interval:
 
 
 def _unify(graph: Graph, ranges: dict[Value, Interval]) -> None:
-    """Give the observers that feed one concatenation, and only that, the union of their ranges."""
+    """Give the observers that feed concatenations, and only those, the union of their ranges."""
     groups = _Groups()
     needs: list[tuple[Value, Value]] = []  # (result, operand): the result's range has to hold the operand's
     for node in graph.nodes():
@@ -134,7 +134,7 @@ def _unify(graph: Graph, ranges: dict[Value, Interval]) -> None:
                 groups.join(node.operands[0], result)
         elif node.op.quantization is Quantization.UNIFIED:
             for operand in node.operands:
-                if _goes_nowhere_else(operand):
+                if _is_only_concatenated(operand):
                     groups.join(node.result, operand)
                 else:
                     needs.append((node.result, operand))
@@ -157,14 +157,16 @@ def _unify(graph: Graph, ranges: dict[Value, Interval]) -> None:
             ranges.update(dict.fromkeys(values, found))
 
 
-def _goes_nowhere_else(value: Value) -> bool:
-    """Whether the value, and what it was moved from, has one use only, so that its parameters are free to choose."""
-    if value.use_count != 1 or value.is_output or value.is_constant:
+def _is_only_concatenated(value: Value) -> bool:
+    """Whether only concatenations use the value and what it was moved from, so that its parameters are free."""
+    if value.is_output or value.is_constant:
+        return False
+    if value.use_count != 1 and any(user.op.quantization is not Quantization.UNIFIED for user in value.users):
         return False
     producer = value.producer
     if producer is None or producer.op.quantization not in _SAME_RANGE:
         return True
-    return len(producer.results) == 1 and all(_goes_nowhere_else(operand) for operand in producer.operands)
+    return len(producer.results) == 1 and all(_is_only_concatenated(operand) for operand in producer.operands)
 
 
 def _hull(intervals: Iterable[Interval]) -> Interval | None:

@@ -182,11 +182,14 @@ def _make_room_for_padding(graph: Graph, node: Node) -> None:
 def _with_parameters(
     graph: Graph, node: Node, operand: Value, wanted: TensorType, constants: ConstantQuantizer
 ) -> Value:
-    """The operand of a concatenation in the parameters of its result."""
+    """The operand of a concatenation in the parameters of its result, which others may want as well."""
     if operand.is_constant and wanted.quant is not None:
         return constants.quantized(operand, wanted.dtype, wanted.quant)
     if (operand.type.dtype, operand.type.quant) == (wanted.dtype, wanted.quant):
         return operand
+    for user in operand.users:
+        if isinstance(user.op, ops.Requantize) and user.result.type == wanted.with_shape(operand.type.shape):
+            return user.result
     return graph.add_node(
         ops.Requantize(),
         [operand],

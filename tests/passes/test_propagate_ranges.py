@@ -146,6 +146,14 @@ def test_an_operand_with_another_user_keeps_its_range():
     assert found["b"] == found["c"] == (-0.25, 2.0)
 
 
+def test_operands_that_several_concatenations_share_agree():
+    more = """%d = concat(%b1, %p, %b1) {axis=1}
+    %d1 = observe(%d) {key="d", low=-0.25, high=3.0}
+    output d = %d1"""
+    found, _ = propagated(CONCAT.format(more=more))
+    assert {found[key] for key in "abcd"} == {(-0.25, 3.0)}
+
+
 def test_concatenations_of_concatenations_agree():
     found, _ = propagated("""
         input %x: f32[N,2]

@@ -126,6 +126,22 @@ def test_softmax_counts_parts_of_a_power_of_two_and_takes_16_bits():
     assert graph.value("z").type.quant == QuantParams.per_tensor(1 / 32768)
 
 
+def test_concatenations_with_the_same_parameters_share_what_is_requantized_for_them():
+    graph = quantized("""
+        input %x: f32[N,4]
+        %x1 = observe(%x) {key="x", low=-1.0, high=1.0}
+        %a = sigmoid(%x1)
+        %a1 = observe(%a) {key="a", low=0.0, high=1.0}
+        %c = concat(%a1, %x1) {axis=1}
+        %c1 = observe(%c) {key="c", low=-1.0, high=1.0}
+        %d = concat(%x1, %a1) {axis=1}
+        %d1 = observe(%d) {key="d", low=-1.0, high=1.0}
+        output c = %c1
+        output d = %d1
+    """)
+    assert ops_of(graph) == ["quantize", "sigmoid", "requantize", "concat", "concat", "dequantize", "dequantize"]
+
+
 def test_moved_values_share_parameters_and_concatenated_ones_are_requantized_where_they_differ():
     graph = quantized("""
         input %x: f32[N,4]

@@ -43,6 +43,25 @@ def test_transposes_in_a_row_are_merged_even_if_shared(apply):
     """)
 
 
+def test_transposes_that_several_concatenations_share_sink_through_all(apply):
+    outcome = apply(
+        "sink-transposes",
+        f"{HEAD}%t = transpose(%x) {TO_LAST}\n%u = transpose(%z) {TO_LAST}\n"
+        f"%a = concat(%t, %u) {{axis=3}}\n%b = concat(%u, %t, %u) {{axis=3}}\n"
+        f"%y = transpose(%a) {TO_FIRST}\n%w = transpose(%b) {TO_FIRST}\noutput y = %y\noutput w = %w\n",
+    )
+    assert outcome.ops == ["concat", "concat"]
+
+
+def test_transposes_that_others_use_too_stay(apply):
+    outcome = apply(
+        "sink-transposes",
+        f"{HEAD}%t = transpose(%x) {TO_LAST}\n%u = transpose(%z) {TO_LAST}\n"
+        "%a = concat(%t, %u) {axis=3}\n%s = softmax(%u)\noutput a = %a\noutput s = %s\n",
+    )
+    assert outcome.ops == ["transpose", "transpose", "concat", "softmax"]
+
+
 @pytest.mark.parametrize(
     "line",
     [
