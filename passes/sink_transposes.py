@@ -51,8 +51,8 @@ class SinkTransposes(RewritePass[Transposed]):
 
     Legal for floats and integers, since data only moves: an integer graph keeps its bits.
 
-    Known limits: a transpose with several users stays, since sinking it would copy it, unless all are concatenations of
-    such transposes; so does one whose operands meet untransposed activations. Nothing moves through reshapes.
+    Known limits: a transpose with several users stays, since sinking it would copy it, unless it can sink through all
+    of them; so does one whose operands meet untransposed activations. Nothing moves through reshapes.
     """
 
     name: ClassVar[str] = "sink-transposes"
@@ -83,7 +83,7 @@ class SinkTransposes(RewritePass[Transposed]):
             if above.op.perm != perm:
                 return f"its operands are transposed by {list(perm)} and {list(above.op.perm)}"
             users = other_users(operand, node)
-            if users is not None and not _only_concatenations_follow(operand, perm):
+            if users is not None and not _sinks_through_all(operand, perm):
                 return f"its transposed operand '{above.name}' is also used by {users}"
         return None
 
@@ -99,12 +99,19 @@ class SinkTransposes(RewritePass[Transposed]):
                 graph.erase_if_unused(transpose)
 
 
-def _only_concatenations_follow(value: Value, perm: Perm) -> bool:
-    """Whether all users of a transposed value are concatenations of values transposed alike: all of them can sink."""
-    if value.is_output or not all(isinstance(user.op, ops.Concat) for user in value.users):
+def _sinks_through_all(value: Value, perm: Perm) -> bool:
+    """Whether all users of a transposed value take values transposed alike, and constants."""
+    if value.is_output or not all(isinstance(user.op, (*_POINTWISE, *_ALONG_AXES)) for user in value.users):
         return False
-    producers = [operand.producer for user in value.users for operand in user.operands]
-    return all(above is not None and above.op == ops.Transpose(perm) for above in producers)
+    others = [(user.op, i, operand) for user in value.users for i, operand in enumerate(user.operands)]
+    return all(
+        _is_parameter(op, i) or operand.type.rank <= len(perm) if operand.is_constant else _is_transposed(operand, perm)
+        for op, i, operand in others
+    )
+
+
+def _is_transposed(value: Value, perm: Perm) -> bool:
+    return value.producer is not None and value.producer.op == ops.Transpose(perm)
 
 
 def _merge(graph: Graph, node: Node, outer: Perm, inner: Perm) -> None:

@@ -150,20 +150,25 @@ def float_of_s64(builder: ir.IRBuilder, value: ir.Value) -> ir.Value:
 def int_dequantize32(operands: int, share: int, shares: int) -> None:
     """`int.dequantize` of s32; flip is 0."""
     x, scales, zero_points = load_s64(operands, 0), load_s64(operands, 1), load_s64(operands, 2)
-    out, channels, inner = load_s64(operands, 3), load_s64(operands, 5), load_s64(operands, 6)
-    position, end = share_range(load_s64(operands, 4), share, shares)
+    out, count, channels = load_s64(operands, 3), load_s64(operands, 4), load_s64(operands, 5)
+    inner = load_s64(operands, 6)
+    position, end = share_range(count, share, shares)
     while position < end:
-        row = position // inner
-        channel = row % channels
-        # One row; or, where an element is a row, the rows up to the last channel.
-        n = min(channels - channel if inner == 1 else (row + 1) * inner - position, end - position)
         source, target = x + 4 * position, out + 4 * position
         if inner == 1:
+            channel = position % channels
+            n = min(channels - channel, end - position)
             for i in range(n):
                 difference = load_s32(source, i) - load_s32(zero_points, channel + i)
                 store_f32(target, i, float_of_s64(difference) * load_f32(scales, channel + i))
         else:
-            scale, zero_point = load_f32(scales, channel), load_s32(zero_points, channel)
-            for i in range(n):
-                store_f32(target, i, float_of_s64(load_s32(source, i) - zero_point) * scale)
+            row = position // inner
+            n = min((row + 1) * inner, end) - position
+            scale, zero_point = load_f32(scales, row % channels), load_s32(zero_points, row % channels)
+            if zero_point == 0:  # then 32 bits suffice
+                for i in range(n):
+                    store_f32(target, i, float_of_s64(load_s32(source, i)) * scale)
+            else:
+                for i in range(n):
+                    store_f32(target, i, float_of_s64(load_s32(source, i) - zero_point) * scale)
         position += n

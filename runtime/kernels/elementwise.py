@@ -118,6 +118,12 @@ def int_mul8(operands: int, share: int, shares: int) -> None:
                 right = add_i32(load_flipped(y, i, flip_b), minus_zp_b)
                 product = rescale_i32(mul_i32(left, right), multiplier, half, shift)
                 store_flipped(z, i, clamp_i32(add_i32(zp_out, product), lo, hi), flip_out)
+        elif a0 == 1 and b0 == 0:
+            right = add_i32(load_flipped(y, 0, flip_b), minus_zp_b)
+            for i in range(n):
+                left = add_i32(load_flipped(x, i, flip_a), minus_zp_a)
+                product = rescale_i32(mul_i32(left, right), multiplier, half, shift)
+                store_flipped(z, i, clamp_i32(add_i32(zp_out, product), lo, hi), flip_out)
         else:
             for i in range(n):
                 left = add_i32(load_flipped(x, i * a0, flip_a), minus_zp_a)

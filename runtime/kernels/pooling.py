@@ -10,9 +10,11 @@ from qcompiler.runtime.codegen.deferred import inlined
 from qcompiler.runtime.kernels.arithmetic import (
     add_i32,
     clamp,
+    clamp_i32,
     load_flipped,
     load_integer,
     requantize,
+    rescale_i32,
     store_flipped,
     store_integer,
 )
@@ -29,6 +31,8 @@ from qcompiler.runtime.kernels.registry import kernel
 
 BLOCK = 256
 """Channels summed at a time."""
+FAST_SHIFT = 32
+"""From here on the low half of a product only rounds."""
 
 WINDOW_WORDS = (
     *("x", "out", "batch", "h", "w", "c", "out_h", "out_w"),
@@ -166,7 +170,14 @@ def finish_sums(  # noqa: PLR0913, PLR0917  # kernels have no structs
 ) -> None:
     """``out[index + i] = requantize(sums[i] − offset)`` for i < n; only the difference is sure to fit 32 bits."""
     minus_offset = np.int32(-offset)
-    if dtype <= 1:
+    if dtype <= 1 and shift >= FAST_SHIFT:
+        half, above_32 = np.int64(1) << (shift - 1), np.int32(shift - FAST_SHIFT)
+        zero, low, high, factor = np.int32(zp_out), np.int32(lo), np.int32(hi), np.int32(multiplier)
+        for i in range(n):
+            total = add_i32(np.int32(load_s32(sums, i)), minus_offset)
+            rounded = rescale_i32(total, factor, half, above_32)
+            store_u8(out, index + i, clamp_i32(add_i32(zero, rounded), low, high))
+    elif dtype <= 1:
         for i in range(n):
             value = requantize(add_i32(np.int32(load_s32(sums, i)), minus_offset), multiplier, shift, zp_out, lo, hi)
             store_u8(out, index + i, value)

@@ -53,13 +53,28 @@ def test_transposes_that_several_concatenations_share_sink_through_all(apply):
     assert outcome.ops == ["concat", "concat"]
 
 
-def test_transposes_that_others_use_too_stay(apply):
+def test_a_transpose_sinks_through_a_squeeze_and_excitation(apply):
     outcome = apply(
         "sink-transposes",
-        f"{HEAD}%t = transpose(%x) {TO_LAST}\n%u = transpose(%z) {TO_LAST}\n"
-        "%a = concat(%t, %u) {axis=3}\n%s = softmax(%u)\noutput a = %a\noutput s = %s\n",
+        f"{HEAD}%t = transpose(%x) {TO_LAST}\n%m = reduce_mean(%t) {{axes=[1, 2]}}\n%g = transpose(%m) {TO_FIRST}\n"
+        f"%s = sigmoid(%g)\n%u = transpose(%s) {TO_LAST}\n%p = mul(%t, %u)\n%y = transpose(%p) {TO_FIRST}\n"
+        "output y = %y\n",
     )
-    assert outcome.ops == ["transpose", "transpose", "concat", "softmax"]
+    assert outcome.ops == ["reduce_mean", "sigmoid", "mul"]
+
+
+@pytest.mark.parametrize(
+    "other",
+    ['reshape(%u) {shape=["N", 24]}', "add(%u, %u)\noutput u = %u", "concat(%u, %w) {axis=3}"],
+    ids=["op", "output", "operand"],
+)
+def test_transposes_that_others_use_too_stay(apply, other: str):
+    outcome = apply(
+        "sink-transposes",
+        f"{HEAD}input %w: f32[N,3,4,1]\n%t = transpose(%x) {TO_LAST}\n%u = transpose(%z) {TO_LAST}\n"
+        f"%a = concat(%t, %u) {{axis=3}}\n%s = {other}\noutput a = %a\noutput s = %s\n",
+    )
+    assert outcome.ops[:3] == ["transpose", "transpose", "concat"]
 
 
 @pytest.mark.parametrize(
