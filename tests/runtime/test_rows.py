@@ -1,6 +1,7 @@
 """Concatenations along the last axis without copies: producers write slices, consumers read them."""
 
 import dataclasses
+from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -26,7 +27,7 @@ from qcompiler.ir.ops import (
     Slice,
     Split,
 )
-from qcompiler.runtime import isa
+from qcompiler.runtime import isa, prepared
 from qcompiler.runtime.interpreter import Plan
 from qcompiler.runtime.lowering import PackedModel, lower
 from qcompiler.runtime.planner import place
@@ -386,3 +387,14 @@ def test_an_output_has_no_gaps():
     build.output("y", build.slice(whole, "half", (4, 8), offset=0))
     with pytest.raises(VerifyError, match=r"output 'y': .*is pitched"):
         verify_program(build.finish(), WORDS)
+
+
+def test_rows_are_kept_with_a_program(tmp_path: Path):
+    program = in_rows()
+    path = tmp_path / "x.program"
+    path.write_bytes(prepared.to_bytes(prepared.Kept(program, WORDS, {}, "generic")))
+    kept = prepared.read(path)
+    assert kept is not None
+    assert kept.program.buffers == program.buffers
+    assert [i.pitched for i in kept.program.instructions] == [("a", "out")] * 3
+    verify_program(kept.program, WORDS)
