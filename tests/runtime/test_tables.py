@@ -14,18 +14,17 @@ from qcompiler import reference
 from qcompiler.ir import DType, Graph, Stage, TensorType
 from qcompiler.ir.ops import IntConv, IntGemm, IntLut, IntRescale
 from qcompiler.runtime import isa
-from qcompiler.runtime.codegen.lookup import look_up_plainly
-from qcompiler.runtime.codegen.primitives import primitive_named
 from qcompiler.runtime.kernels.registry import kernel_named
 from qcompiler.runtime.lowering import PackedModel, lower
+from qcompiler.runtime.lowering.tables import looks_up_in_layers
 
 PRIMITIVES = (*isa.available(), "vnni512-emulated", "vnni256-emulated")
 GUARD = 64
 CONV = IntConv((1, 1), (1, 1, 1, 1), (1, 1), 1, 3, DType.U8, 9, 2, 250, "nhwc")
 GEMM = IntGemm(3, DType.S8, -7, -128, 99)
 FUSED_CONV, FUSED_DEPTHWISE = ["int_conv"], ["int_depthwise"]
-in_vectors = pytest.mark.skipif(
-    primitive_named(isa.current()).look_up is look_up_plainly, reason="the primitive looks up byte by byte"
+in_layers = pytest.mark.skipif(
+    not looks_up_in_layers(isa.current()), reason="tables follow the layers of this primitive"
 )
 
 
@@ -44,7 +43,7 @@ def test_the_kernel_looks_every_byte_up_once(isa_name: str, count: int, shares: 
     if in_place:
         target = source
     addresses = source.ctypes.data + GUARD, table.ctypes.data, target.ctypes.data + GUARD
-    words = np.array([*addresses, count], np.int64)
+    words = np.array([*addresses, count, count, count, count], np.int64)
     call = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * 3)(kernel_named("int_lut8").address_for(isa_name))
     for share in range(shares):
         call(words.ctypes.data, share, shares)
@@ -89,7 +88,7 @@ def check(run_in_shares, graph: Graph, batch: int) -> None:
         assert all(np.array_equal(got[name], array) for name, array in expected.items())
 
 
-@in_vectors
+@in_layers
 @pytest.mark.parametrize(
     ("graph", "expected"),
     [
@@ -117,8 +116,9 @@ def test_a_layer_with_other_users_stores_its_result(run_in_shares):
     check(run_in_shares, graph, 2)
 
 
-def test_without_look_ups_of_vectors_the_table_follows(run_in_shares, monkeypatch):
-    monkeypatch.setenv(isa.ENVIRONMENT_VARIABLE, "generic")
+@pytest.mark.parametrize("isa_name", [name for name in isa.available() if not looks_up_in_layers(name)])
+def test_on_some_primitives_the_table_follows(run_in_shares, monkeypatch, isa_name: str):
+    monkeypatch.setenv(isa.ENVIRONMENT_VARIABLE, isa_name)
     assert kernels(network()) == ["int_conv", "int_lut8"]
     check(run_in_shares, network(), 2)
 
