@@ -18,8 +18,8 @@ from qcompiler.runtime.codegen.depthwise_columns import COLUMNS, ROWS, VARIANTS,
 from qcompiler.runtime.codegen.depthwise_operands import VECTORS
 from qcompiler.runtime.codegen.epilogue import channel_of
 from qcompiler.runtime.codegen.primitives import Primitive, primitive_named
-from qcompiler.runtime.kernels.convolution_plan import SHARE_NS, STAGE_BYTES, STAGE_SLACK, KernelPlan
 from qcompiler.runtime.kernels.depthwise import PARTIAL_BYTES, TILE_WORDS
+from qcompiler.runtime.kernels.kernel_plan import SHARE_NS, STAGE_BYTES, STAGE_SLACK, KernelPlan
 from qcompiler.runtime.kernels.packing import (
     S8,
     S32,

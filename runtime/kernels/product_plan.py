@@ -17,16 +17,9 @@ from qcompiler.ir.types import AnyArray, DType
 from qcompiler.runtime.codegen.matrix_unit import REGISTER_BYTES, ROWS
 from qcompiler.runtime.codegen.primitives import Primitive, primitive_named
 from qcompiler.runtime.kernels.convolution import PARTIAL_BYTES
-from qcompiler.runtime.kernels.convolution_plan import (
-    BLOCK_PIXELS,
-    LARGEST_BLOCK_PIXELS,
-    LEAST_ROWS,
-    MACS_PER_NS,
-    SHARE_NS,
-    STAGE_BYTES,
-    register_bytes,
-    tiles_of,
-)
+from qcompiler.runtime.kernels.convolution_geometry import BLOCK_PIXELS, LARGEST_BLOCK_PIXELS, LEAST_ROWS
+from qcompiler.runtime.kernels.convolution_packing import register_bytes, tiles_of
+from qcompiler.runtime.kernels.kernel_plan import MACS_PER_NS, SHARE_NS, STAGE_BYTES
 from qcompiler.runtime.kernels.packing import Bytes, Requantization, aligned, make_epilogue, round_up
 from qcompiler.runtime.kernels.tile_choice import choose_tiles
 

@@ -15,8 +15,10 @@ from qcompiler.ir.ops.shapes import static_dim
 from qcompiler.ir.types import DType
 from qcompiler.runtime import isa
 from qcompiler.runtime.codegen.primitives import DOT_PRODUCTS
-from qcompiler.runtime.kernels.convolution_plan import KernelPlan, PackedConv, pack_conv, pack_gemm
+from qcompiler.runtime.kernels.convolution_packing import pack_conv, pack_gemm
+from qcompiler.runtime.kernels.convolution_plan import PackedConv
 from qcompiler.runtime.kernels.depthwise_plan import PackedDepthwise, pack_depthwise
+from qcompiler.runtime.kernels.kernel_plan import KernelPlan
 from qcompiler.runtime.kernels.packing import Requantization, Residual
 from qcompiler.runtime.kernels.pair_proof import MOST
 from qcompiler.runtime.lowering.context import MOST_SHARES, Lowering, lowers

@@ -19,9 +19,10 @@ from qcompiler import numerics
 from qcompiler.ir.types import DType
 from qcompiler.runtime import isa
 from qcompiler.runtime.codegen.primitives import primitive_named
-from qcompiler.runtime.kernels import convolution_plan
-from qcompiler.runtime.kernels.convolution_plan import KernelPlan, pack_conv, pack_gemm
+from qcompiler.runtime.kernels import convolution_packing
+from qcompiler.runtime.kernels.convolution_packing import pack_conv, pack_gemm
 from qcompiler.runtime.kernels.depthwise_plan import pack_depthwise
+from qcompiler.runtime.kernels.kernel_plan import KernelPlan
 from qcompiler.runtime.kernels.packing import MOST_SHIFT_LOOKED_UP, Requantization, Residual, aligned, saturated_table
 from qcompiler.runtime.kernels.registry import kernel_named
 from qcompiler.runtime.kernels.tile_choice import TileChoice, choose_tiles
@@ -226,7 +227,7 @@ def test_convolution(isa_name: str, layer: Layer):
 def test_convolution_with_each_choice_of_tiles(isa_name: str, layer: Layer, widest: int, collected: bool):
     x, weight, bias, requantization = random_operands(layer)
     choice = TileChoice(widest, collected=collected and widest == 2 and layer.group == 1)
-    with patch.object(convolution_plan, "choose_tiles", return_value=choice):
+    with patch.object(convolution_packing, "choose_tiles", return_value=choice):
         plan = conv_plan(layer, isa_name, weight, bias, requantization)
     result = execute(plan, isa_name, x, layer.dtype, layer.shares)
     assert np.array_equal(result, expected(layer, x, weight, bias, requantization))

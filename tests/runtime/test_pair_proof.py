@@ -11,7 +11,7 @@ from qcompiler.ir.types import DType
 from qcompiler.runtime import isa
 from qcompiler.runtime.codegen.primitives import primitive_named
 from qcompiler.runtime.codegen.tile import matrix_tiles
-from qcompiler.runtime.kernels.convolution_plan import pack_conv, pack_gemm
+from qcompiler.runtime.kernels.convolution_packing import pack_conv, pack_gemm
 from qcompiler.runtime.kernels.pair_proof import largest_pair_sum
 from tests.runtime.assembly import ARM, X86, assembly_of
 from tests.runtime.test_convolution_kernels import EMULATED, Layer, execute, expected, layers, random_operands
