@@ -33,7 +33,7 @@ def assembly_of(
     arguments = list(function.args)
     if first is not None:
         arguments[0] = ir.Constant(kinds[0], first)
-    _, generate = intrinsic._defn(None, *parameters)
+    _, generate = intrinsic.made._defn(None, *parameters)
     with isa.emitting(isa_name):
         generate(_Context, builder, None, arguments)
     builder.ret_void()
