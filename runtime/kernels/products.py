@@ -158,9 +158,9 @@ def int_product(operands: int, share: int, shares: int) -> None:
     A unit is a block of rows of one job by a chunk of its tiles.
     """
     a, packed, out, scratch, record, tiles, jobs, offsets = _load_words(operands)[:8]
-    scratch_bytes, job_count, rows, block_rows, blocks, chunks, tile_count = _load_words(operands)[15:22]
-    terms, row_step, staged, flip_a, item_bytes, pitch, run_bytes = _load_words(operands)[22:29]
-    register_rows, register_bytes, row_vectors, row_factor, out_step, itemsize = _load_words(operands)[29:]
+    scratch_bytes, job_count, rows, block_rows, blocks, chunks, tile_count = _load_words(operands)[16:23]
+    terms, row_step, staged, flip_a, item_bytes, pitch, run_bytes = _load_words(operands)[23:30]
+    register_rows, register_bytes, row_vectors, row_factor, out_step, itemsize = _load_words(operands)[30:]
 
     units = job_count * blocks * chunks
     unit, last_unit = units * share // shares, units * (share + 1) // shares

@@ -89,7 +89,8 @@ def lower_matmul(lowering: Lowering, node: Node, op: MatMul) -> None:
     _emit_conv(lowering, node, words, jobs, rows)
     if out is not result:
         count = math.prod(result.shape)
-        walk: dict[str, Operand] = {"a": out, "out": result, "count": count, "inner": count, "a0": 1, "b0": 0}
+        walk: dict[str, Operand] = {"a": out, "out": result, "count": count, "a0": 1, "b0": 0}
+        walk |= {"inner": count, "out_inner": count}
         walk |= {f"d{i}": 1 for i in range(1, 4)} | {f"{x}{i}": 0 for x in "ab" for i in range(1, 5)}
         walk["b"] = lowering.constant(node, f"alpha {op.alpha}", lambda: np.array([op.alpha], np.float32))
         lowering.emit(node, "float_mul", walk | clamp_words(None), cost=_SCALE_NS * count, items=count // 64)
