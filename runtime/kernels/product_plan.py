@@ -1,8 +1,9 @@
 """Plans of products of two activations: what `int_product_pack` and `int_product` need for concrete shapes.
 
 Operands are strided views: the axes of a transposition or a split into heads that precedes a product cost nothing if
-the terms of a row of the first operand stay neighbours. Bytes of the first operand are read as u8, those of the second
-as s8: 128 is added to, or taken from, both the values (a flipped top bit) and their zero points.
+the terms of a row of the first operand stay neighbours. Bytes of the second operand are read as s8, those of the first
+as what the primitive's dot product takes, u8 or s8: 128 is added to, or taken from, both the values (a flipped top bit)
+and their zero points.
 """
 
 import math
@@ -125,8 +126,8 @@ class _Product:
 
     @property
     def zp_a(self) -> int:
-        """Of the bytes as u8."""
-        return self.types.op.zp_a + self.flip_a
+        """Of the bytes as the dot product reads them."""
+        return self.types.op.zp_a + self.primitive.added_to(self.types.a_dtype)
 
     @property
     def zp_b(self) -> int:
@@ -135,7 +136,7 @@ class _Product:
 
     @property
     def flip_a(self) -> int:
-        return 128 if self.types.a_dtype is DType.S8 else 0
+        return self.primitive.flip_of(self.types.a_dtype)
 
     @property
     def flip_b(self) -> int:

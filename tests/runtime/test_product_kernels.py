@@ -23,7 +23,10 @@ from qcompiler.runtime.lowering import PackedModel, lower
 from qcompiler.runtime.session import Session
 from tests.runtime.conftest import Execute
 
-EMULATED = ("amx-emulated", "vnni512-emulated", "vnni256-emulated", "avx512-emulated")
+EMULATED = (
+    *("amx-emulated", "vnni512-emulated", "vnni256-emulated", "avx512-emulated"),
+    *("neon_i8mm-emulated", "neon_dot-emulated", "neon-emulated"),
+)
 PRIMITIVES = (*isa.available(), *EMULATED)
 BYTES = st.sampled_from([DType.U8, DType.S8])
 GUARD = 64  # bytes around what is written, which must stay as they are
