@@ -155,7 +155,8 @@ def check_residual(operands: Operands, result: TensorType, channels: int, zero_p
     check_dtype(operands, 5, *NARROW)
     check_zero_point(residual, zero_point)
     if result.dtype not in NARROW or residual.shape != result.shape:
-        raise VerifyError(f"residual {residual} does not go with result {result}: both have 8 bits and one shape")
+        found, wanted = (f"{each.dtype}{format_shape(each.shape)}" for each in (residual, result))
+        raise VerifyError(f"residual {found} does not go with result {wanted}: both have 8 bits and one shape")
     low, high = DType.S16.limits
     if ((factor := check_constant_vector(operands, 6, channels)) < low).any() or (factor > high).any():
         raise VerifyError(f"a factor of the residual lies outside [{low}, {high}]")
