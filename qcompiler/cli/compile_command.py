@@ -68,7 +68,7 @@ def _parse_dims(_context: click.Context, _parameter: click.Parameter, values: tu
 @_optimization("--target", default="int8", show_default=True, metavar="NAME", help="What to compile for.")
 @_optimization("--threads", type=click.IntRange(min=1), help="Threads (default: the usable physical cores).")
 @_optimization("--allow-float", is_flag=True, help="Keep operators that have no integer form in float.")
-@_optimization("--reduce-range", is_flag=True, help="Up to one bit less for weights: faster on AVX2 alone.")
+@_optimization("--reduce-range", is_flag=True, help="Up to one bit less for weights: faster without VNNI.")
 @_optimization(
     "--io",
     type=click.Choice(["float", "integer"]),
