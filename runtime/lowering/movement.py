@@ -77,8 +77,9 @@ def _block_axes(lowering: Lowering, node: Node, op: DepthToSpace) -> list[list[t
 
 
 def _walk_axes(lowering: Lowering, node: Node, source: Value, parts: list[tuple[int, int]]) -> None:
-    """Let the node's result walk `source` along axes of (size, step), from the outside."""
-    _gather(lowering, node, node.result, [size for size, _ in parts], [step for _, step in parts], source=source)
+    """Let the node's result walk `source` along axes of (size, step in a contiguous tensor), from the outside."""
+    sizes, steps = [size for size, _ in parts], [step for _, step in parts]
+    _gather(lowering, node, node.result, lowering.buffer(source), sizes, steps)
 
 
 @lowers(Slice)
@@ -119,7 +120,7 @@ def _cut(lowering: Lowering, node: Node, result: Value, steps: Sequence[int], of
             at = offset * source.dtype.itemsize
             lowering.alias(result, lowering.build.slice(source, result.name, shape, offset=at))
             return
-    _gather(lowering, node, result, shape, steps, offset=offset)
+    _gather(lowering, node, result, source, shape, steps, offset=offset)
 
 
 @lowers(IntPad)
@@ -139,22 +140,21 @@ def _gather(
     lowering: Lowering,
     node: Node,
     result: Value,
+    source: Buffer,
     sizes: Sequence[int],
     steps: Sequence[int],
     *,
     offset: int = 0,
-    source: Value | None = None,
 ) -> None:
-    """Let `result`, of the given sizes, walk `source`, or the node's operand, in the given steps from `offset`."""
-    buffer = lowering.rows(source or node.operands[0])
+    """Let `result`, of the given sizes, walk `source` in the given steps from `offset`."""
     if lowering.place_of(result) is None:
         walk = merged_walk(sizes, steps, contiguous_steps(sizes))
-        in_order = offset == 0 and walk.steps[0] == walk.steps[1] and math.prod(sizes) == math.prod(buffer.shape)
-        if in_order and not buffer.pitch:
-            lowering.alias(result, lowering.build.view(buffer, result.name, lowering.shape(result)))
+        in_order = offset == 0 and walk.steps[0] == walk.steps[1] and math.prod(sizes) == math.prod(source.shape)
+        if in_order and not source.pitch:
+            lowering.alias(result, lowering.build.view(source, result.name, lowering.shape(result)))
             return
     out = lowering.result_rows(result)
-    gather_into(lowering, node, buffer, out, merged_walk(sizes, steps, steps_of(out, sizes)), offset=offset)
+    gather_into(lowering, node, source, out, merged_walk(sizes, steps, steps_of(out, sizes)), offset=offset)
 
 
 def gather_into(lowering: Lowering, node: Node, source: Buffer, out: Buffer, walk: Walk, *, offset: int = 0) -> None:

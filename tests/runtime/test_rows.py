@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 
 from qcompiler import reference
 from qcompiler.errors import VerifyError
-from qcompiler.ir import DType, Graph, Stage, TensorType, Value
+from qcompiler.ir import DType, Graph, Op, Stage, TensorType, Value
 from qcompiler.ir.ops import (
     Concat,
+    DepthToSpace,
     IntAdd,
     IntAveragePool,
     IntConv,
@@ -26,6 +27,7 @@ from qcompiler.ir.ops import (
     MaxPool,
     Slice,
     Split,
+    Transpose,
 )
 from qcompiler.runtime import isa, prepared
 from qcompiler.runtime.interpreter import Plan
@@ -247,6 +249,20 @@ def test_what_a_kernel_cannot_read_in_rows_is_not_placed_there(run_in_shares):
     graph.add_output(padded, "z")
     assert [i.kernel for i in lower(PackedModel(graph), {"N": 1}).instructions] == ["int_conv"] * 2 + ["copy", "pad"]
     feeds = feeds_of(graph, 1)
+    expected, got = reference.run(graph, feeds), run_in_shares(graph, feeds, 2)
+    assert all(np.array_equal(got[name], array) for name, array in expected.items())
+
+
+@pytest.mark.parametrize(
+    "op", [Transpose((0, 3, 1, 2)), Transpose((0, 2, 1, 3)), DepthToSpace((2, 2), "DCR", "nhwc")], ids=repr
+)
+def test_a_part_of_a_longer_concatenation_is_walked_by_its_rows(run_in_shares, op: Op):
+    graph = Graph("network", Stage.INTEGER)
+    x = graph.add_input("x", TensorType(DType.U8, ("N", 8, 7, 16)))
+    first, second = layer(graph, x, 16), layer(graph, x, 24)
+    graph.add_output(graph.add_node(op, [join(graph, first, second)]).result, "y")
+    graph.add_output(join(graph, first, second, layer(graph, x, 8)), "z")
+    feeds = feeds_of(graph, 2)
     expected, got = reference.run(graph, feeds), run_in_shares(graph, feeds, 2)
     assert all(np.array_equal(got[name], array) for name, array in expected.items())
 
