@@ -67,7 +67,8 @@ class Place:
 class PackedModel:
     """A graph with its constants in the forms that kernels want.
 
-    Packing depends on no input shape, so it is done once, on demand, and shared by the programs of all shapes.
+    What is packed serves any input shape, so it is done once, on demand, and shared by the programs of all shapes; a
+    matrix unit's tiles are chosen for the first of them.
 
     Attributes:
         graph: the graph.
