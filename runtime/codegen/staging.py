@@ -7,20 +7,16 @@ from llvmlite import ir
 from qcompiler.runtime.codegen.deferred import types
 from qcompiler.runtime.codegen.intrinsics import emitted
 from qcompiler.runtime.codegen.matrix_unit import ROW_BYTES
-from qcompiler.runtime.codegen.primitives import emitted_primitive
 from qcompiler.runtime.codegen.vectors import (
     I1,
     I8,
     I16,
-    I32,
     I64,
     LINE_BYTES,
-    call,
     constant,
     emit_loop,
     load,
     splat,
-    splat_constant,
     store,
     vector,
 )
@@ -72,25 +68,10 @@ def stage_constant(
     builder.position_at_end(done)
 
 
-@emitted(types.void, types.int64, types.int64, types.int64, types.int64)
-def copy_step(builder: ir.IRBuilder, target: ir.Value, source: ir.Value, count: ir.Value, whole: ir.Value) -> None:
-    """Copy `count` bytes of a matrix unit's row, 1 to 64, and set those up to `whole`, at most 64, to zero.
-
-    Nothing in kernels without a matrix unit.
-    """
-    if emitted_primitive().matrix_unit is None:
-        return
-    kind, pointer = vector(I8, ROW_BYTES), vector(I8, ROW_BYTES).as_pointer()
-
-    def mask(size: ir.Value) -> ir.Value:
-        ones = builder.lshr(constant(-1), builder.sub(constant(ROW_BYTES), size))
-        return builder.bitcast(ones, vector(I1, ROW_BYTES))
-
-    align = ir.Constant(I32, 1)
-    ends = [builder.inttoptr(address, pointer) for address in (source, target)]
-    name = f"v{ROW_BYTES}i8.p0"
-    row = call(builder, f"llvm.masked.load.{name}", kind, ends[0], align, mask(count), splat_constant(kind, 0))
-    call(builder, f"llvm.masked.store.{name}", ir.VoidType(), row, ends[1], align, mask(whole))
+@emitted(types.void, types.int64, types.int64)
+def copy_row(builder: ir.IRBuilder, target: ir.Value, source: ir.Value) -> None:
+    """Copy the 64 bytes of a matrix unit's row."""
+    store(builder, load(builder, source, vector(I8, ROW_BYTES), 1), target)
 
 
 def _emit_items(

@@ -1,8 +1,9 @@
 """Staging of the activations that a convolution's windows cover, borders included."""
 
 from qcompiler.runtime.codegen.deferred import compiled
-from qcompiler.runtime.codegen.staging import copy_pixels, copy_step, stage_activations, stage_constant
-from qcompiler.runtime.kernels.memory import load_s64
+from qcompiler.runtime.codegen.matrix_unit import ROW_BYTES
+from qcompiler.runtime.codegen.staging import copy_pixels, copy_row, stage_activations, stage_constant
+from qcompiler.runtime.kernels.memory import copy_bytes, fill_bytes, load_s64
 
 _WIDE_PIXEL = 16  # bytes, from which on a copy is inlined
 
@@ -97,8 +98,13 @@ def collect_steps(
             source, left = pixel + load_s64(runs, i), run_bytes
             while left > 0:
                 count = min(left, room)
-                copy_step(at, source, count, room)
+                if count == ROW_BYTES:
+                    copy_row(at, source)
+                else:
+                    copy_bytes(at, source, count)
                 source, left = source + count, left - count
                 at, room = at + count, room - count
                 if room == 0:
                     at, room = at + panel_bytes - step_bytes, step_bytes
+        if room < step_bytes:
+            fill_bytes(at, 0, room)

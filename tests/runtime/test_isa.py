@@ -197,6 +197,24 @@ def test_instructions_of_each_primitive(
     assert not any("pmaddubsw" in code for code in other_code)
 
 
+def test_what_kernels_share_is_the_same_for_each_primitive(tmp_path: Path):
+    """Functions that kernels call are compiled once in a process, for the first primitive that wants them."""
+    tests = Path(__file__).with_name("test_convolution_kernels.py")
+    code = (
+        "import sys, pytest; from qcompiler.runtime.kernels import convolution;"
+        " from qcompiler.runtime.kernels.registry import kernel_named;"
+        " kernel_named('int_conv').compiled_for('avx512-emulated');"
+        f" sys.exit(pytest.main(['-q', '-p', 'no:cacheprovider', {str(tests)!r}, '-k', 'each_choice and emulated']))"
+    )
+    environment = {
+        **os.environ,
+        "QCOMPILER_CACHE_DIR": str(tmp_path),
+        "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+    }
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+
+
 @pytest.mark.skipif(not X86, reason="x86 CPU names")
 def test_kernels_of_the_baseline_are_exact(tmp_path: Path):
     """What runs on any x86-64, compiled without the features of this CPU."""
