@@ -31,7 +31,9 @@ def lower_residual_sum(node: Node, lowering: Lowering) -> Lowered | None:
         y, r = lowering.operand(node, index), lowering.operand(node, 1 - index)
         layer = y.value.producer
         if layer is not None and _can_add(layer, node, r):
-            return _with_residual(node, lowering, layer, r, (signs[index], signs[1 - index]))
+            lowered = _with_residual(node, lowering, layer, r, (signs[index], signs[1 - index]))
+            if lowered is not None:
+                return lowered
     return None
 
 
