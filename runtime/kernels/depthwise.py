@@ -1,14 +1,15 @@
-"""The kernel of depthwise convolutions: stage the rows of a block with their borders, then go over its pixels.
+"""The kernel of depthwise convolutions: go over the pixels, after staging rows with their borders where needed.
 
 Its plan is made by `qcompiler.runtime.kernels.depthwise_plan`. A unit is one output row; shares divide the rows, or
 the blocks of channels where rows are few. A step computes one vector, or one in each of two rows: a block of the
 channels of one pixel or, if they are few, of several neighbouring pixels.
 """
 
+from qcompiler.runtime.codegen.deferred import inlined
 from qcompiler.runtime.codegen.depthwise_columns import depthwise_columns
 from qcompiler.runtime.codegen.depthwise_tile import depthwise_row
 from qcompiler.runtime.codegen.rescale import PARAMETERS
-from qcompiler.runtime.kernels.memory import copy_bytes, load_s64, word_loader
+from qcompiler.runtime.kernels.memory import copy_bytes, fill_bytes, load_s64, word_loader
 from qcompiler.runtime.kernels.registry import kernel
 from qcompiler.runtime.kernels.rows import stage_padded_rows
 
@@ -32,6 +33,7 @@ WORDS = (
     "share_limit",
     "by_tiles",
     "staged",
+    "outside_bytes",
     "flip_in",
     "zp_in",
     "units",
@@ -62,14 +64,14 @@ _PARAMETERS_OFFSET = 8 * WORDS.index(PARAMETERS[0])
 
 
 @kernel("int_depthwise", words=WORDS, per_isa=True)
-def int_depthwise(operands: int, share: int, shares: int) -> None:
+def int_depthwise(operands: int, share: int, shares: int) -> None:  # noqa: PLR0915 - one hot loop
     """Depthwise convolution of 8-bit activations (NHWC) and s8 weights, see `depthwise_plan`."""
     x, out, weights, records, tiles, taps, scratch = _load_words(operands)[:7]
-    scratch_bytes, share_limit, by_tiles, staged, flip_in, zp_in = _load_words(operands)[15:21]
-    units, image_units, block_units, unit_pixels, by_columns, paired = _load_words(operands)[21:27]
-    step_bytes, tile_count, tap_groups, image_bytes, out_stride, column_bytes = _load_words(operands)[27:33]
-    pixel_step, height, row_items, row_step, window_rows, pad_top, pad_left = _load_words(operands)[33:40]
-    pad_right, channels, pixel_bytes = _load_words(operands)[40:]
+    scratch_bytes, share_limit, by_tiles, staged, outside_bytes, flip_in, zp_in = _load_words(operands)[15:22]
+    units, image_units, block_units, unit_pixels, by_columns, paired = _load_words(operands)[22:28]
+    step_bytes, tile_count, tap_groups, image_bytes, out_stride, column_bytes = _load_words(operands)[28:34]
+    pixel_step, height, row_items, row_step, window_rows, pad_top, pad_left = _load_words(operands)[34:41]
+    pad_right, channels, pixel_bytes = _load_words(operands)[41:]
     parameters = operands + _PARAMETERS_OFFSET
 
     if share >= share_limit:
@@ -84,20 +86,23 @@ def int_depthwise(operands: int, share: int, shares: int) -> None:
         return
     partial = scratch + share * scratch_bytes
     stage = partial + PARTIAL_BYTES
+    pitch, left = row_items, pad_left
+    if staged:
+        pitch, left = pad_left + row_items + pad_right, 0
+    else:
+        fill_bytes(stage, zp_in, outside_bytes)
 
     while unit < last_unit:
         image, local = unit // image_units, unit % image_units
         count = min(block_units, last_unit - unit, image_units - local)
-        pixels = x + image * image_bytes
-        base, pitch = pixels + local * row_step * row_items, row_items
+        pixels, top, rows = x + image * image_bytes, local * row_step - pad_top, height
         if staged:
-            base, pitch = stage, pad_left + row_items + pad_right
-            top, rows = local * row_step - pad_top, (count - 1) * row_step + window_rows
+            needed = (count - 1) * row_step + window_rows
             stage_padded_rows(
                 stage,
                 pixels,
                 top,
-                rows,
+                needed,
                 height,
                 row_items,
                 pad_left,
@@ -108,42 +113,43 @@ def int_depthwise(operands: int, share: int, shares: int) -> None:
                 flip_in,
                 1,
             )
+            pixels, top, rows = stage, 0, needed
         r = 0
         while r < count:
             pair = min(paired, count - 1 - r)
-            row_base = base + r * row_step * pitch
+            y = top + r * row_step
             row_out = out + (unit + r) * unit_pixels * out_stride
             for t in range(first_tile, last_tile):
                 entry = tiles + t * (8 * TILE_WORDS)
-                source = row_base + load_s64(entry, 0)
-                target = row_out + load_s64(entry, 1)
-                step_pixels = load_s64(entry, 4)
+                channel, step_pixels = load_s64(entry, 0), load_s64(entry, 4)
                 pixel = 0
                 while pixel < unit_pixels:
                     # All whole steps at once, then one that overlaps the last; or one by one by way of `partial`.
                     steps = 1 if step_bytes else max(1, (unit_pixels - pixel) // step_pixels)
                     first = min(pixel, unit_pixels - step_pixels)
-                    stored = target + first * out_stride
+                    stored = row_out + load_s64(entry, 1) + first * out_stride
                     if by_columns:
                         depthwise_columns(
                             load_s64(entry, 5) + pair,
-                            source + first * pixel_step,
+                            _row(pixels, y, rows, pitch, stage) + channel,
+                            _row(pixels, y + 1, rows, pitch, stage) + channel,
+                            _row(pixels, y + 2, rows, pitch, stage) + channel,
+                            _row(pixels, y + 3, rows, pitch, stage) + channel,
                             pitch,
+                            stage,
+                            first * pixel_step - left,
                             column_bytes,
-                            pixel_step,
                             steps,
-                            step_pixels * pixel_step,
                             weights + load_s64(entry, 2),
                             records + load_s64(entry, 3),
                             stored,
                             unit_pixels * out_stride,
                             out_stride,
-                            step_pixels * out_stride,
                             parameters,
                         )
                     else:
                         depthwise_row(
-                            source + first * pixel_step,
+                            pixels + y * pitch + channel + first * pixel_step,
                             taps,
                             tap_groups,
                             steps,
@@ -159,3 +165,9 @@ def int_depthwise(operands: int, share: int, shares: int) -> None:
                     pixel = first + steps * step_pixels
             r += 1 + pair
         unit += count
+
+
+@inlined
+def _row(pixels: int, y: int, rows: int, pitch: int, outside: int) -> int:
+    """Address of row `y`; of bytes of the zero point if it is above or below the image."""
+    return pixels + y * pitch if 0 <= y < rows else outside

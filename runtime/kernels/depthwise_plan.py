@@ -160,19 +160,19 @@ class PackedDepthwise:
         by_columns = (
             self.weight.shape[1:] == (3, 3)
             and self.dilations == (1, 1)
+            and strides[1] in {1, 2}
             and self.channels >= vector // 4
             and out_width >= max(self.by_columns.pieces)
         )
         reads_beyond = not by_columns and self.channels < vector  # a block narrower than a vector
-        staged = any(pads) or bool(self.flip_in) or reads_beyond
+        staged = bool(self.flip_in) or (not by_columns and any(pads)) or reads_beyond
         pixel = self.channels if staged else x_pitch
         stores_rows = out_pitch == self.channels * self.epilogue.itemsize
         step_bytes = 0
         if by_columns:
             layout = self.by_columns
             step_pixels = list(layout.pieces)
-            adjacent = strides[1] == 1 and pixel == self.channels and stores_rows
-            variants = [self._variant(count, strides[1], adjacent=adjacent) for count in layout.pieces]
+            variants = [VARIANTS.index(ColumnVariant(count, strides[1], rows=1)) for count in layout.pieces]
         else:
             layout = self.by_taps
             together = min(max(1, vector // self.channels), out_width) if strides[1] == 1 and stores_rows else 1
@@ -191,15 +191,19 @@ class PackedDepthwise:
 
         pitch = (width + pads[1] + pads[3] if staged else width) * pixel
         one, more = self.window[0] * pitch, strides[0] * pitch
-        block_units = min(out_height, max(0, STAGE_BYTES - one) // more + 1)
+        block_units = min(out_height, max(0, STAGE_BYTES - one) // more + 1) if staged else out_height
         stage = one + (block_units - 1) * more + STAGE_SLACK if staged else 0
-        scratch = round_up(PARTIAL_BYTES + stage, 64)
+        outside = 0
+        if by_columns and not staged:
+            outside = max(vector, width * pixel if pads[0] or pads[2] else 0)
+        scratch = round_up(PARTIAL_BYTES + stage + outside, 64)
         integers = {
             **self.epilogue.parameters,
             "scratch_bytes": scratch,
             "share_limit": shares,
             "by_tiles": int(by_tiles),
             "staged": int(staged),
+            "outside_bytes": outside,
             "flip_in": self.flip_in,
             "zp_in": self.zp_in,
             "units": units,
@@ -207,7 +211,7 @@ class PackedDepthwise:
             "block_units": block_units,
             "unit_pixels": out_width,
             "by_columns": int(by_columns),
-            "paired": int(by_columns and strides[0] == 1),
+            "paired": int(by_columns and strides == (1, 1)),
             "step_bytes": step_bytes,
             "tile_count": tile_count,
             "tap_groups": self.tap_groups,
@@ -220,8 +224,8 @@ class PackedDepthwise:
             "row_step": strides[0],
             "window_rows": self.window[0],
             "pad_top": pads[0],
-            "pad_left": pads[1] * self.channels,
-            "pad_right": pads[3] * self.channels,
+            "pad_left": pads[1] * pixel,
+            "pad_right": pads[3] * pixel,
             "channels": self.channels,
             "pixel_bytes": x_pitch,
         }
@@ -233,13 +237,6 @@ class PackedDepthwise:
         }
         out_shape = (batch, out_height, out_width, self.channels)
         return KernelPlan("int_depthwise", constants, integers, scratch * shares, shares, cost, out_shape)
-
-    def _variant(self, pieces: int, stride: int, *, adjacent: bool) -> int:
-        """Index of the variant for a single row; the next one is that for two."""
-        advance = pieces * stride
-        if adjacent and pieces * self.channels == self.primitive.vector_bytes:
-            pieces = 1  # these pixels are one vector in memory
-        return VARIANTS.index(ColumnVariant(pieces, min(advance, COLUMNS) if pieces == 1 else COLUMNS, rows=1))
 
     def _taps(self, pitch: int, pixel: int) -> S64:
         """s64[tap_groups * group]: byte offset of each tap in the window; those that fill up repeat the first."""

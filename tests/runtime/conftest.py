@@ -1,7 +1,6 @@
 """A second way to run programs: one share after another, without planner and threads, every byte watched."""
 
 import ctypes
-import mmap
 from collections.abc import Callable, Mapping
 from unittest import mock
 
@@ -14,9 +13,9 @@ from qcompiler.runtime.lowering import PackedModel, context, lower
 from qcompiler.runtime.program import Buffer, Instruction, Program
 from qcompiler.runtime.reference import bind_feeds
 from qcompiler.runtime.verify import verify_program
+from tests.runtime.guard_pages import GUARD_BYTE, guarded
 
-GUARD, GARBAGE = 0x5A, 0xC3
-_LIBC = ctypes.CDLL(None)
+GARBAGE = 0xC3
 Execute = Callable[[Graph, Mapping[str, AnyArray], int], dict[str, AnyArray]]
 
 
@@ -33,22 +32,8 @@ def run_in_shares() -> Execute:
     return run
 
 
-def _guarded(nbytes: int, itemsize: int) -> tuple[AnyArray, AnyArray]:
-    """Guard bytes, then u8[nbytes], then a page that no one may touch: who reads or writes beyond ends the process.
-
-    The end is no more than rounded up to the element, so that the start is as badly aligned as a caller's may be.
-    """
-    room = -(-max(nbytes, 1) // mmap.PAGESIZE) * mmap.PAGESIZE
-    whole = np.frombuffer(mmap.mmap(-1, room + mmap.PAGESIZE), np.uint8)
-    if hasattr(_LIBC, "mprotect"):
-        assert _LIBC.mprotect(ctypes.c_void_p(whole.ctypes.data + room), mmap.PAGESIZE, 0) == 0
-    start = (room - nbytes) // itemsize * itemsize
-    whole[:start] = GUARD
-    return whole[:start], whole[start : start + nbytes]
-
-
 class _Memory:
-    """Every buffer that owns bytes has memory of its own, full of garbage, see `_guarded`."""
+    """Every buffer that owns bytes has memory of its own, full of garbage, see `guarded`."""
 
     def __init__(self, program: Program, feeds: Mapping[str, AnyArray]) -> None:
         self.program = program
@@ -57,7 +42,7 @@ class _Memory:
         given = {port.buffer.id: np.ascontiguousarray(feeds[port.name]) for port in program.inputs}
         for buffer in program.buffers:
             if buffer.parent is None:
-                self.before[buffer.id], array = _guarded(buffer.nbytes, buffer.dtype.itemsize)
+                self.before[buffer.id], array = guarded(buffer.nbytes, buffer.dtype.itemsize)
                 array[:] = GARBAGE
                 source = given.get(buffer.id, program.constants.get(buffer.id))
                 if source is not None:
@@ -70,7 +55,7 @@ class _Memory:
             self._call(instruction, min(shares, instruction.shares) if instruction.scratch else shares)
         for buffer in self.program.buffers:
             if buffer.parent is None:
-                assert (self.before[buffer.id] == GUARD).all(), f"bytes before {buffer.name} were written"
+                assert (self.before[buffer.id] == GUARD_BYTE).all(), f"bytes before {buffer.name} were written"
         return {port.name: self._read(port.buffer) for port in self.program.outputs}
 
     def _call(self, instruction: Instruction, shares: int) -> None:
