@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from qcompiler.ir import Graph, Node, Stage, ops
+from qcompiler.ir.integer_layer import integer_layer
+from qcompiler.ir.ops.integer_linear import RESIDUAL, X
 from qcompiler.pass_manager import Pass, PassContext, register_pass
 
 TO_NHWC = (0, 2, 3, 1)
@@ -52,10 +54,11 @@ class AssignLayout(Pass):
 def _change_layout(
     graph: Graph, node: Node, op: ops.IntConv | ops.IntAveragePool | ops.MaxPool | ops.DepthToSpace
 ) -> None:
-    images = (0, 5) if len(node.operands) > 5 else (0,)  # a convolution's residual lies as its result
-    for index in images:
-        name = f"{node.name}_to_nhwc" if index == 0 else f"{node.name}_residual_to_nhwc"
-        before = graph.add_node(ops.Transpose(TO_NHWC), [node.operands[index]], name=name, before=node)
+    layer, images = integer_layer(node), {X: node.name}
+    if layer is not None and layer.residual is not None:  # it lies as the result
+        images[RESIDUAL] = f"{node.name}_residual"
+    for index, name in images.items():
+        before = graph.add_node(ops.Transpose(TO_NHWC), [node.operands[index]], name=f"{name}_to_nhwc", before=node)
         graph.set_operand(node, index, before.result)
     node.op = op
     nchw = node.result.type

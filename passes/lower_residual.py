@@ -6,7 +6,8 @@ import numpy as np
 import numpy.typing as npt
 
 from qcompiler.ir import DType, Node, ops
-from qcompiler.ir.ops.shapes import static_dim
+from qcompiler.ir.integer_layer import IntegerLayer, integer_layer
+from qcompiler.ir.ops.integer_linear import WEIGHT, X
 from qcompiler.ir.rewrite import other_users
 from qcompiler.numerics import quantize_multiplier, quantize_residual_factor
 from qcompiler.passes.integer_lowering import Lowered, Lowering, Quantized, result_fields
@@ -29,7 +30,7 @@ def lower_residual_sum(node: Node, lowering: Lowering) -> Lowered | None:
     signs = (1, -1) if isinstance(node.op, ops.Sub) else (1, 1)
     for index in (0, 1):
         y, r = lowering.operand(node, index), lowering.operand(node, 1 - index)
-        layer = y.value.producer
+        layer = integer_layer(y.value.producer)
         if layer is not None and _can_add(layer, node, r):
             lowered = _with_residual(node, lowering, layer, r, (signs[index], signs[1 - index]))
             if lowered is not None:
@@ -37,28 +38,23 @@ def lower_residual_sum(node: Node, lowering: Lowering) -> Lowered | None:
     return None
 
 
-def _can_add(layer: Node, node: Node, residual: Quantized) -> bool:
-    op = layer.op
-    if not isinstance(op, ops.IntConv | ops.IntGemm) or len(layer.operands) != 5:
+def _can_add(layer: IntegerLayer, node: Node, residual: Quantized) -> bool:
+    if layer.multiplier is None or layer.residual is not None or layer.is_depthwise:
         return False
-    if isinstance(op, ops.IntConv) and op.group == layer.operands[1].type.shape[0] and op.group > 1:
-        return False
-    result = layer.result
+    op, result = layer.op, layer.result
     only_rounds = (op.dtype, op.zp_out, op.lo, op.hi) == _WHOLE_S16 and other_users(result, node) is None
     fits = residual.is_8_bit and residual.data is None and residual.value.type.shape == result.type.shape
     return only_rounds and fits and node.result.type.dtype in (DType.U8, DType.S8)
 
 
 def _with_residual(
-    node: Node, lowering: Lowering, layer: Node, residual: Quantized, signs: tuple[int, int]
+    node: Node, lowering: Lowering, layer: IntegerLayer, residual: Quantized, signs: tuple[int, int]
 ) -> Lowered | None:
-    op, z = layer.op, lowering.result(node)
-    x, weight = lowering.operand(layer, 0), lowering.operand(layer, 1)
-    channels = static_dim(weight.value.type.shape[0], "a weight axis")
-    scales = signs[0] * x.scale * np.broadcast_to(np.array(weight.quant.scale), channels)
+    x, weight, z = lowering.operand(layer.node, X), lowering.operand(layer.node, WEIGHT), lowering.result(node)
+    scales = signs[0] * x.scale * np.broadcast_to(np.array(weight.quant.scale), layer.channels)
     factors = _factors(signs[1] * residual.scale / scales)
-    bounds = accumulator_bounds(layer)
-    if factors is None or bounds is None or not isinstance(op, ops.IntConv | ops.IntGemm):
+    bounds = accumulator_bounds(layer.node)
+    if factors is None or bounds is None:
         return None
     if (bounds + reach(residual.value, residual.zero_point) * np.abs(factors) > LARGEST_ACCUMULATOR).any():
         return None
@@ -67,10 +63,10 @@ def _with_residual(
         lowering.constant(node, np.array(data, np.int32), what)
         for what, data in (("multiplier", multipliers), ("shift", shifts), ("factor", factors))
     ]
-    lowering.absorb(layer)
+    lowering.absorb(layer.node)
     fields = result_fields(z, getattr(node.op, "clamp", None))
-    op = dataclasses.replace(op, zp_residual=residual.zero_point, **fields)
-    return op, [*layer.operands[:3], *vectors[:2], residual.value, vectors[2]]
+    op = dataclasses.replace(layer.op, zp_residual=residual.zero_point, **fields)
+    return op, [layer.x, layer.weight, layer.bias, *vectors[:2], residual.value, vectors[2]]
 
 
 def _factors(ratios: npt.NDArray[np.float64]) -> npt.NDArray[np.int64] | None:

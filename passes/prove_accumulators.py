@@ -10,12 +10,15 @@ import numpy.typing as npt
 from qcompiler.errors import AccumulatorOverflowError
 from qcompiler.ir import DType, Graph, Node, QuantParams, Stage, Value, ops
 from qcompiler.ir.held_range import held_range
+from qcompiler.ir.integer_layer import IntegerLayer, integer_layer
 from qcompiler.ir.ops.shapes import static_dim
 from qcompiler.numerics import headroom_bits
 from qcompiler.pass_manager import Pass, PassContext, register_pass
 
 LARGEST_ACCUMULATOR = 2**31 - 1
 Bounds = npt.NDArray[np.int64]
+_UNKNOWN: Bounds = np.full(1, np.iinfo(np.int64).max)
+"""Of a layer without constants: never proven."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,24 +107,10 @@ def prove(graph: Graph) -> list[AccumulatorProof]:
 
 def accumulator_bounds(node: Node) -> Bounds | None:
     """The largest |accumulator| of each output channel, s64; None for an op without accumulators."""
+    layer = integer_layer(node)
+    if layer is not None:
+        return _layer_bounds(layer)
     match node.op:
-        case ops.IntConv(zp_in=zp, zp_residual=zp_residual) | ops.IntGemm(zp_in=zp, zp_residual=zp_residual):
-            weight, folded = (v.data for v in node.operands[1:3])
-            if weight is None or folded is None:
-                return np.full(1, np.iinfo(np.int64).max)  # nothing is known: never proven
-            rows = weight.reshape(len(weight), -1)
-            # The true bias lies in s32: undo the folding modulo 2^32.
-            total = rows.sum(axis=1, dtype=np.int64)
-            bias = (folded.astype(np.int64) + zp * total).astype(np.uint64).astype(np.uint32)
-            magnitudes: Bounds = np.abs(bias.view(np.int32).astype(np.int64))
-            positive = np.maximum(rows, 0).sum(axis=1, dtype=np.int64)
-            sums: Bounds = 2 * positive - total
-            if len(node.operands) > 5:
-                factor = node.operands[6].data
-                if factor is None:
-                    return np.full(1, np.iinfo(np.int64).max)
-                magnitudes += reach(node.operands[5], zp_residual) * np.abs(factor.astype(np.int64))
-            return magnitudes + reach(node.operands[0], zp) * sums
         case ops.IntMatMul(zp_a=zp_a, zp_b=zp_b):
             a, b = node.operands
             return np.array([product_bound(a, b, zp_a, zp_b)])
@@ -133,6 +122,25 @@ def accumulator_bounds(node: Node) -> Bounds | None:
             return np.array([reach(node.operands[0], zp) * kernel[0] * kernel[1]])
         case _:
             return None
+
+
+def _layer_bounds(layer: IntegerLayer) -> Bounds:
+    weight, folded = layer.weight.data, layer.bias.data
+    if weight is None or folded is None:
+        return _UNKNOWN
+    rows = weight.reshape(len(weight), -1)
+    # The true bias lies in s32: undo the folding modulo 2^32.
+    total = rows.sum(axis=1, dtype=np.int64)
+    bias = (folded.astype(np.int64) + layer.op.zp_in * total).astype(np.uint64).astype(np.uint32)
+    magnitudes: Bounds = np.abs(bias.view(np.int32).astype(np.int64))
+    positive = np.maximum(rows, 0).sum(axis=1, dtype=np.int64)
+    sums: Bounds = 2 * positive - total
+    if layer.residual is not None and layer.factor is not None:
+        if layer.factor.data is None:
+            return _UNKNOWN
+        factor = np.abs(layer.factor.data.astype(np.int64))
+        magnitudes += reach(layer.residual, layer.op.zp_residual) * factor
+    return magnitudes + reach(layer.x, layer.op.zp_in) * sums
 
 
 def product_bound(a: Value, b: Value, zp_a: int, zp_b: int) -> int:

@@ -8,10 +8,10 @@ import numpy as np
 import numpy.typing as npt
 
 from qcompiler.errors import VerifyError
-from qcompiler.ir import Graph, Node
+from qcompiler.ir import Graph, Node, Value
 from qcompiler.ir.held_range import held_range
+from qcompiler.ir.integer_layer import IntegerLayer, integer_layer
 from qcompiler.ir.ops import DepthToSpace, IntConv, IntGemm, IntLut
-from qcompiler.ir.ops.shapes import static_dim
 from qcompiler.ir.types import DType
 from qcompiler.runtime import isa
 from qcompiler.runtime.codegen.primitives import DOT_PRODUCTS
@@ -22,7 +22,7 @@ from qcompiler.runtime.kernels.kernel_plan import KernelPlan
 from qcompiler.runtime.kernels.packing import Requantization, Residual
 from qcompiler.runtime.kernels.pair_proof import MOST
 from qcompiler.runtime.lowering.context import MOST_SHARES, Lowering, lowers
-from qcompiler.runtime.lowering.pixel_blocks import blocks_of, is_depthwise, layer_before
+from qcompiler.runtime.lowering.pixel_blocks import blocks_of, layer_before
 from qcompiler.runtime.lowering.tables import looked_up_layer, table_after, table_of
 from qcompiler.runtime.program import Operand
 
@@ -37,13 +37,13 @@ def lower_conv(lowering: Lowering, node: Node, op: IntConv) -> None:
             f"node '{node.name}' (int.conv) has layout {op.layout!r}, and kernels run 'nhwc' only: "
             "run the pass assign-layout before lowering"
         )
-    _lower_layer(lowering, node)
+    _lower_layer(lowering, IntegerLayer(node, op, *node.operands))
 
 
 @lowers(IntGemm)
-def lower_gemm(lowering: Lowering, node: Node, op: IntGemm) -> None:  # noqa: ARG001 - a rule's signature
+def lower_gemm(lowering: Lowering, node: Node, op: IntGemm) -> None:
     """A convolution over one row of pixels, which are the rows of the operand."""
-    _lower_layer(lowering, node)
+    _lower_layer(lowering, IntegerLayer(node, op, *node.operands))
 
 
 def lower_with_blocks(lowering: Lowering, blocks: Node) -> bool:
@@ -69,31 +69,31 @@ def lower_with_table(lowering: Lowering, table: Node) -> bool:
     return True
 
 
-def _lower_layer(lowering: Lowering, node: Node) -> None:
+def _lower_layer(lowering: Lowering, layer: IntegerLayer) -> None:
     """Emit the layer, unless it waits for the node that it will do as well."""
     chosen = isa.current()
-    if blocks_of(node, chosen) is None and table_of(node, chosen) is None:
-        _emit_layer(lowering, node, None)
+    if blocks_of(layer, chosen) is None and table_of(layer, chosen) is None:
+        _emit_layer(lowering, layer, None)
 
 
-def _emit_layer(lowering: Lowering, node: Node, then: Node | None) -> None:
+def _emit_layer(lowering: Lowering, layer: IntegerLayer, then: Node | None) -> None:
     """Emit a layer, and with it `then`: the DepthToSpace or the look-up of its result."""
-    result = node.result if then is None else then.result
+    result = layer.result if then is None else then.result
     if math.prod(lowering.shape(result)) == 0:
         lowering.result(result)
         return
-    x = lowering.rows(node.operands[0])
+    x, residual = lowering.rows(layer.x), layer.residual
     # A residual is read at the distances at which results are stored.
-    out = lowering.result(result) if _adds_residual(node) else lowering.result_rows(result)
-    plan, build = _plan(lowering, node, then, (x.row_pitch, out.row_pitch)), lowering.build
+    out = lowering.result_rows(result) if residual is None else lowering.result(result)
+    plan, build = _plan(lowering, layer, then, (x.row_pitch, out.row_pitch)), lowering.build
     words: dict[str, Operand] = {"x": x}
     if plan.kernel == "int_conv":
-        words["residual"] = lowering.buffer(node.operands[5]) if _adds_residual(node) else 0
+        words["residual"] = 0 if residual is None else lowering.buffer(residual)
     words["out"] = out
-    words |= {w: build.constant(f"{node.name}.{w}", array) for w, array in plan.constants.items()}
-    words["scratch"] = build.tensor(f"{node.name}.scratch", DType.U8, (plan.scratch_bytes,))
+    words |= {w: build.constant(f"{layer.name}.{w}", array) for w, array in plan.constants.items()}
+    words["scratch"] = build.tensor(f"{layer.name}.scratch", DType.U8, (plan.scratch_bytes,))
     words |= plan.integers
-    rescaling = _requantization(node)
+    rescaling = _requantization(layer)
     if _looks_up(then) and rescaling is not None:
         words["table"] = table_after(lowering, then, rescaling)
     build.emit(
@@ -104,24 +104,26 @@ def _emit_layer(lowering: Lowering, node: Node, then: Node | None) -> None:
         pitched=("x", "out"),
         shares=plan.shares,
         cost=plan.cost,
-        label=node.name,
+        label=layer.name,
     )
 
 
-def _plan(lowering: Lowering, node: Node, then: Node | None, pitches: tuple[int, int] | None = None) -> KernelPlan:
+def _plan(
+    lowering: Lowering, layer: IntegerLayer, then: Node | None, pitches: tuple[int, int] | None = None
+) -> KernelPlan:
     """The kernel call of a layer, with `then` as for `_emit_layer`; its result is not empty.
 
     `pitches` are the bytes from row to row of operand and result where they are not next to each other.
     """
-    chosen, op = isa.current(), node.op
-    batch, *image = lowering.shape(node.result)[:-1] or (1,)
+    chosen, op = isa.current(), layer.op
+    batch, *image = lowering.shape(layer.result)[:-1] or (1,)
     image_pixels = math.prod(image)
-    pixels = image_pixels if _has_window(node) else batch * image_pixels
+    pixels = image_pixels if layer.has_window else batch * image_pixels
     form = f"packed for {chosen}" if then is None else f"packed for {chosen}, with '{then.name}'"
-    packed = lowering.model.made(node.name, form, lambda: _pack(node, then, chosen, pixels))
+    packed = lowering.model.made(layer.name, form, lambda: _pack(layer, then, chosen, pixels))
     if not isinstance(op, IntConv):
         return packed.plan(1, 1, batch * image_pixels, max_shares=MOST_SHARES, pitches=pitches)
-    _, height, width, _ = lowering.shape(node.operands[0])
+    _, height, width, _ = lowering.shape(layer.x)
     return packed.plan(
         batch,
         height,
@@ -133,25 +135,17 @@ def _plan(lowering: Lowering, node: Node, then: Node | None, pitches: tuple[int,
     )
 
 
-def _adds_residual(node: Node) -> bool:
-    return len(node.operands) > 5
-
-
-def _has_window(node: Node) -> bool:
-    return math.prod(static_dim(d, "a weight axis") for d in node.operands[1].type.shape[2:]) > 1
-
-
 def _looks_up(then: Node | None) -> TypeGuard[Node]:
     return then is not None and isinstance(then.op, IntLut)
 
 
-def _pack(node: Node, then: Node | None, chosen: str, pixels: int) -> PackedConv | PackedDepthwise:
-    op, x_dtype = node.op, node.operands[0].type.dtype
-    weight, bias = _constant(node, 1).astype(np.int8), _constant(node, 2).astype(np.int32)
-    rescaling = _requantization(node)
+def _pack(layer: IntegerLayer, then: Node | None, chosen: str, pixels: int) -> PackedConv | PackedDepthwise:
+    op, x_dtype = layer.op, layer.x.type.dtype
+    weight, bias = _constant(layer, layer.weight).astype(np.int8), _constant(layer, layer.bias).astype(np.int32)
+    rescaling = _requantization(layer)
     if rescaling is not None and _looks_up(then):
         rescaling = replace(rescaling, looked_up=True)
-    x_range = held_range(node.operands[0])
+    x_range = held_range(layer.x)
     blocks = then.op.blocks if then is not None and isinstance(then.op, DepthToSpace) else (1, 1)
     if isinstance(op, IntGemm):
         return pack_gemm(
@@ -164,10 +158,8 @@ def _pack(node: Node, then: Node | None, chosen: str, pixels: int) -> PackedConv
             pixels=pixels,
             x_range=x_range,
         )
-    if not isinstance(op, IntConv):
-        raise VerifyError(f"node '{node.name}' ({op.name}) is no layer")
     dilations = op.dilations[0], op.dilations[1]
-    if is_depthwise(node) and not _adds_residual(node):
+    if layer.is_depthwise and layer.residual is None:
         return pack_depthwise(weight, bias, rescaling, zp_in=op.zp_in, x_dtype=x_dtype, isa=chosen, dilations=dilations)
     return pack_conv(
         weight,
@@ -197,36 +189,36 @@ def dot_products(graph: Graph, isa_name: str) -> list[DotProduct]:
     """The dot product of each integer layer of a graph on one primitive, in execution order."""
     found = []
     for node in graph.nodes():
-        if not isinstance(node.op, IntConv | IntGemm):
+        layer = integer_layer(node)
+        if layer is None:
             continue
         names, reason = DOT_PRODUCTS[isa_name], "exact for all weights"
         chosen = names[0]
-        packed = None if len(names) == 1 or is_depthwise(node) else _pack(node, None, isa_name, 0)
+        packed = None if len(names) == 1 or layer.is_depthwise else _pack(layer, None, isa_name, 0)
         if isinstance(packed, PackedConv) and packed.pair_sum is not None:
             chosen = names[packed.is_narrow]
             relation = "within" if packed.is_narrow else "beyond"
             reason = f"sums of two products reach {packed.pair_sum}, {relation} the {MOST} of 16 bits"
         elif len(names) > 1:
             reason = "depthwise"
-        found.append(DotProduct(node.name, chosen, reason))
+        found.append(DotProduct(layer.name, chosen, reason))
     return found
 
 
-def _requantization(node: Node) -> Requantization | None:
-    op = node.op
-    if len(node.operands) == 3 or not isinstance(op, IntConv | IntGemm):
+def _requantization(layer: IntegerLayer) -> Requantization | None:
+    if layer.multiplier is None or layer.shift is None:
         return None
-    multiplier, shift = (_constant(node, i).astype(np.int32) for i in (3, 4))
-    residual = None
-    if _adds_residual(node):
-        residual = Residual(_constant(node, 6).astype(np.int32), op.zp_residual, node.operands[5].type.dtype)
+    op, residual = layer.op, None
+    multiplier, shift = (_constant(layer, value).astype(np.int32) for value in (layer.multiplier, layer.shift))
+    if layer.residual is not None and layer.factor is not None:
+        factor = _constant(layer, layer.factor).astype(np.int32)
+        residual = Residual(factor, op.zp_residual, layer.residual.type.dtype)
     return Requantization(multiplier, shift, op.zp_out, op.lo, op.hi, op.dtype, residual)
 
 
-def _constant(node: Node, index: int) -> npt.NDArray[np.generic]:
-    value = node.operands[index]
+def _constant(layer: IntegerLayer, value: Value) -> npt.NDArray[np.generic]:
     if value.data is None:
         raise VerifyError(
-            f"node '{node.name}' ({node.op.name}): operand %{value.name} has to be a constant to be packed"
+            f"node '{layer.name}' ({layer.op.name}): operand %{value.name} has to be a constant to be packed"
         )
     return value.data

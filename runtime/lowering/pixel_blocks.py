@@ -6,15 +6,10 @@ Then the layer's own result never reaches memory, and nothing has to be walked t
 import math
 
 from qcompiler.ir import Node
+from qcompiler.ir.integer_layer import IntegerLayer, integer_layer
 from qcompiler.ir.ops import DepthToSpace, IntConv, Transpose
 from qcompiler.ir.ops.shapes import static_dim
 from qcompiler.runtime.codegen.primitives import primitive_named
-
-
-def is_depthwise(layer: Node) -> bool:
-    """Whether a convolution has one filter for each channel."""
-    op, weight = layer.op, layer.operands[1].type.shape
-    return isinstance(op, IntConv) and op.group == weight[0] and weight[1] == 1 and op.group > 1
 
 
 def transposition_of(blocks: Node) -> Node | None:
@@ -25,14 +20,14 @@ def transposition_of(blocks: Node) -> Node | None:
     return user if isinstance(user.op, Transpose) else None
 
 
-def blocks_of(layer: Node, isa: str) -> Node | None:
+def blocks_of(layer: IntegerLayer, isa: str) -> Node | None:
     """The DepthToSpace that the kernel of `layer` does as well, on the primitive `isa`.
 
     Neighbouring channels of the layer are to be neighbours in the result, and enough of them to fill a vector.
     """
-    op, result = layer.op, layer.result
-    if not isinstance(op, IntConv) or op.group != 1 or len(layer.operands) > 5:
+    if not isinstance(layer.op, IntConv) or layer.op.group != 1 or layer.residual is not None:
         return None
+    result = layer.result
     if result.use_count != 1 or result.is_output:
         return None
     node = result.users[0]
@@ -44,7 +39,7 @@ def blocks_of(layer: Node, isa: str) -> Node | None:
             return None
 
 
-def layer_before(blocks: Node, isa: str) -> Node | None:
+def layer_before(blocks: Node, isa: str) -> IntegerLayer | None:
     """The layer whose kernel does the DepthToSpace `blocks` as well, on the primitive `isa`."""
-    layer = blocks.operands[0].producer
+    layer = integer_layer(blocks.operands[0].producer)
     return layer if layer is not None and blocks_of(layer, isa) is blocks else None

@@ -17,6 +17,7 @@ from qcompiler.ir.ops import (
     Slice,
     Split,
 )
+from qcompiler.ir.ops.integer_linear import RESIDUAL, X
 from qcompiler.ir.types import DType
 from qcompiler.runtime import isa
 from qcompiler.runtime.lowering.tables import looked_up_layer
@@ -30,7 +31,7 @@ def writes_rows(node: Node) -> bool:
     """Whether the kernel that computes the node's result can leave room between its rows."""
     match node.op:
         case IntConv() | IntGemm():
-            return len(node.operands) <= 5  # a residual is read at the distances at which results are stored
+            return len(node.operands) <= RESIDUAL  # a residual is read at the distances at which results are stored
         case Concat() | Slice() | Split():
             return True
         case MaxPool(layout=layout) | IntAveragePool(layout=layout):
@@ -47,7 +48,7 @@ def reads_rows(node: Node, value: Value) -> bool:
     """Whether the kernel that computes the node can read its operand `value` with room between the rows."""
     match node.op:
         case IntConv() | IntGemm():
-            return value is node.operands[0] and value not in node.operands[1:]
+            return value is node.operands[X] and node.operands.count(value) == 1
         case IntLut():
             return looked_up_layer(node, isa.current()) is None and writes_rows(node)
         case _:

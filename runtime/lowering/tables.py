@@ -3,7 +3,8 @@
 import numpy as np
 
 from qcompiler.ir import AnyArray, Node
-from qcompiler.ir.ops import IntConv, IntGemm, IntLut
+from qcompiler.ir.integer_layer import IntegerLayer, integer_layer
+from qcompiler.ir.ops import IntLut
 from qcompiler.ir.types import DType
 from qcompiler.runtime.codegen.lookup import look_up_plainly
 from qcompiler.runtime.codegen.primitives import primitive_named
@@ -23,9 +24,9 @@ def looks_up_in_layers(isa: str) -> bool:
     return isa != "vnni512" and primitive_named(isa).look_up is not look_up_plainly
 
 
-def table_of(layer: Node, isa: str) -> Node | None:
+def table_of(layer: IntegerLayer, isa: str) -> Node | None:
     """The look-up that the kernel of `layer` does as well, on the primitive `isa`: from bytes to bytes."""
-    if not isinstance(layer.op, IntConv | IntGemm) or len(layer.operands) > 5:
+    if layer.shift is None or layer.residual is not None:
         return None
     result = layer.result
     if result.use_count != 1 or result.is_output or not looks_up_in_layers(isa):
@@ -35,13 +36,13 @@ def table_of(layer: Node, isa: str) -> Node | None:
         return None
     if result.type.dtype not in _BYTES or table.result.type.dtype not in _BYTES:
         return None
-    shifts = layer.operands[4].data
+    shifts = layer.shift.data
     return table if shifts is not None and shifts.max(initial=0) <= MOST_SHIFT_LOOKED_UP else None
 
 
-def looked_up_layer(table: Node, isa: str) -> Node | None:
+def looked_up_layer(table: Node, isa: str) -> IntegerLayer | None:
     """The layer whose kernel does the look-up `table` as well, on the primitive `isa`."""
-    layer = table.operands[0].producer
+    layer = integer_layer(table.operands[0].producer)
     return layer if layer is not None and table_of(layer, isa) is table else None
 
 

@@ -16,16 +16,18 @@ CONV = IntConv((1, 1), (1, 1, 1, 1), (1, 1), 1, 3, DType.U8, 128, 5, 250, "nhwc"
 GEMM = IntGemm(3, DType.U8, 128, 5, 250, 7)
 
 
-def block(layer=CONV, *, channels: int = 40, residual: TensorType | None = None, largest: int = 20000) -> Graph:
+def block(
+    layer=CONV, *, channels: int = 40, inputs: int = 0, residual: TensorType | None = None, largest: int = 20000
+) -> Graph:
     """x's layer plus r."""
     rng = np.random.default_rng(channels)
     graph = Graph("block", Stage.INTEGER)
     pixels = () if isinstance(layer, IntGemm) else (5, 6)
-    x = graph.add_input("x", TensorType(DType.U8, ("N", *pixels, channels)))
-    r = graph.add_input("r", residual or x.type)
+    x = graph.add_input("x", TensorType(DType.U8, ("N", *pixels, inputs or channels)))
+    r = graph.add_input("r", residual or TensorType(DType.U8, ("N", *pixels, channels)))
     kernel = () if isinstance(layer, IntGemm) else (3, 3)
     constants: list[npt.NDArray[Any]] = [
-        rng.integers(-127, 128, (channels, channels // getattr(layer, "group", 1), *kernel), dtype=np.int8),
+        rng.integers(-127, 128, (channels, (inputs or channels) // getattr(layer, "group", 1), *kernel), dtype=np.int8),
         rng.integers(-9999, 9999, channels, dtype=np.int32),
         rng.integers(2**30, 2**31, channels, dtype=np.int32),
         rng.integers(45, 48, channels, dtype=np.int32),
@@ -47,6 +49,7 @@ def block(layer=CONV, *, channels: int = 40, residual: TensorType | None = None,
         block(replace(CONV, group=2), channels=64),
         block(replace(CONV, group=4), channels=12),
         block(replace(CONV, group=40)),
+        block(replace(CONV, group=40), inputs=80),
         block(GEMM, channels=100),
         block(GEMM, channels=5),
     ],

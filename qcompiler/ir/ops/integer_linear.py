@@ -24,6 +24,9 @@ from qcompiler.ir.ops.linear import product_shape
 from qcompiler.ir.ops.shapes import join_layout, spatial_output, split_layout, static_dim
 from qcompiler.ir.types import DType, TensorType, format_shape
 
+X, WEIGHT, BIAS, MULTIPLIER, SHIFT, RESIDUAL, FACTOR = range(7)
+"""The operands of `int.conv` and `int.gemm`; see also `qcompiler.ir.integer_layer`."""
+
 
 @register_op
 @dataclass(frozen=True)
@@ -53,10 +56,10 @@ class IntConv(IntegerOp):
     zp_residual: int = 0
 
     def infer(self, operands: Operands) -> tuple[TensorType, ...]:
-        batch, channels, spatial = split_layout(operands[0].shape, self.layout)
-        if operands[1].rank != 4 or len(spatial) != 2:
+        batch, channels, spatial = split_layout(operands[X].shape, self.layout)
+        if operands[WEIGHT].rank != 4 or len(spatial) != 2:
             raise VerifyError("an integer convolution is two-dimensional")
-        cout, per_group, *kernel = (static_dim(d, "a weight axis") for d in operands[1].shape)
+        cout, per_group, *kernel = (static_dim(d, "a weight axis") for d in operands[WEIGHT].shape)
         if self.group < 1 or channels != per_group * self.group or cout % self.group:
             raise VerifyError(f"group={self.group} does not fit {channels} input and {cout} output channels")
         check_accumulation(operands, cout, self.zp_in, self.dtype)
@@ -83,7 +86,7 @@ class IntGemm(IntegerOp):
     zp_residual: int = 0
 
     def infer(self, operands: Operands) -> tuple[TensorType, ...]:
-        x, weight = operands[0], operands[1]
+        x, weight = operands[X], operands[WEIGHT]
         if x.rank < 1 or weight.rank != 2 or x.shape[-1] != weight.shape[1]:
             raise VerifyError(f"input {format_shape(x.shape)} does not go with weight {format_shape(weight.shape)}")
         rows = static_dim(weight.shape[0], "a weight axis")
@@ -131,32 +134,33 @@ class IntMatMul(IntegerOp):
 
 def check_accumulation(operands: Operands, channels: int, zp_in: int, dtype: DType) -> None:
     """Raise VerifyError unless operands and result dtype are those of a multiply-accumulate of 8-bit integers."""
-    check_dtype(operands, 0, *NARROW)
-    check_dtype(operands, 1, DType.S8)
-    check_zero_point(operands[0], zp_in)
-    check_vector(operands, 2, channels)
-    if operands[1].shape[0] and 0 in operands[1].shape:
-        raise VerifyError(f"weight {format_shape(operands[1].shape)} has no products to sum")
-    if len(operands) == 4:
+    check_dtype(operands, X, *NARROW)
+    check_dtype(operands, WEIGHT, DType.S8)
+    check_zero_point(operands[X], zp_in)
+    check_vector(operands, BIAS, channels)
+    weight = operands[WEIGHT].shape
+    if weight[0] and 0 in weight:
+        raise VerifyError(f"weight {format_shape(weight)} has no products to sum")
+    if len(operands) == SHIFT:
         raise VerifyError("a multiplier needs a shift")
-    if (len(operands) == 3) != (dtype is DType.S32):
+    if (len(operands) == MULTIPLIER) != (dtype is DType.S32):
         raise VerifyError(f"result dtype {dtype}: s32 goes without multiplier and shift, any other with them")
-    if len(operands) > 3:
-        check_multiplier_vectors(operands, 3, channels)
+    if len(operands) > MULTIPLIER:
+        check_multiplier_vectors(operands, MULTIPLIER, channels)
 
 
 def check_residual(operands: Operands, result: TensorType, channels: int, zero_point: int) -> None:
-    """Raise VerifyError unless operands 5 and 6, if there, are a residual of the result and its factors."""
-    if len(operands) <= 5:
+    """Raise VerifyError unless residual and factor, if there, are a residual of the result and its factors."""
+    if len(operands) <= RESIDUAL:
         return
-    if len(operands) == 6:
+    if len(operands) == FACTOR:
         raise VerifyError("a residual needs a factor for each channel")
-    residual = operands[5]
-    check_dtype(operands, 5, *NARROW)
+    residual = operands[RESIDUAL]
+    check_dtype(operands, RESIDUAL, *NARROW)
     check_zero_point(residual, zero_point)
     if result.dtype not in NARROW or residual.shape != result.shape:
         found, wanted = (f"{each.dtype}{format_shape(each.shape)}" for each in (residual, result))
         raise VerifyError(f"residual {found} does not go with result {wanted}: both have 8 bits and one shape")
     low, high = DType.S16.limits
-    if ((factor := check_constant_vector(operands, 6, channels)) < low).any() or (factor > high).any():
+    if ((factor := check_constant_vector(operands, FACTOR, channels)) < low).any() or (factor > high).any():
         raise VerifyError(f"a factor of the residual lies outside [{low}, {high}]")
