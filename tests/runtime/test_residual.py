@@ -9,8 +9,9 @@ import pytest
 
 from qcompiler import reference
 from qcompiler.errors import VerifyError
-from qcompiler.ir import DType, Graph, Stage, TensorType
+from qcompiler.ir import DType, Graph, Stage, TensorType, graphs_equal, parse_graph, print_graph, verify
 from qcompiler.ir.ops import IntConv, IntGemm
+from qcompiler.ir.ops.integer_linear import RESIDUAL
 
 CONV = IntConv((1, 1), (1, 1, 1, 1), (1, 1), 1, 3, DType.U8, 128, 5, 250, "nhwc", 7)
 GEMM = IntGemm(3, DType.U8, 128, 5, 250, 7)
@@ -79,3 +80,18 @@ def test_bits_are_those_of_the_reference(run_in_shares, graph: Graph, batch: int
 def test_residuals_that_do_not_fit_are_refused(change: dict[str, Any], complaint: str):
     with pytest.raises(VerifyError, match=complaint):
         block(**change)
+
+
+@pytest.mark.parametrize("layer", [CONV, GEMM])
+def test_a_zero_point_without_a_residual_is_refused(layer: IntConv | IntGemm):
+    graph = block(layer)
+    node = graph.node("layer")
+    graph.set_operands(node, node.operands[:RESIDUAL])
+    constants = {value.digest: value.data for value in graph.constants() if value.data is not None}
+    parsed = parse_graph(print_graph(graph), constants)
+    assert graphs_equal(graph, parsed)
+    for refused in (graph, parsed):
+        with pytest.raises(VerifyError, match="zp_residual=7 is the zero point of a residual that is not there"):
+            verify(refused)
+    node.op = replace(layer, zp_residual=0)
+    verify(graph)

@@ -152,6 +152,8 @@ def check_accumulation(operands: Operands, channels: int, zp_in: int, dtype: DTy
 def check_residual(operands: Operands, result: TensorType, channels: int, zero_point: int) -> None:
     """Raise VerifyError unless residual and factor, if there, are a residual of the result and its factors."""
     if len(operands) <= RESIDUAL:
+        if zero_point:
+            raise VerifyError(f"zp_residual={zero_point} is the zero point of a residual that is not there")
         return
     if len(operands) == FACTOR:
         raise VerifyError("a residual needs a factor for each channel")
