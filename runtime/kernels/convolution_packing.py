@@ -17,49 +17,59 @@ from qcompiler.runtime.kernels.pair_proof import MOST, pair_sum_for
 from qcompiler.runtime.kernels.tile_choice import choose_tiles
 
 
-def pack_conv(  # noqa: PLR0913 - each is a fact of the layer
-    weight: S8,
-    bias: S32,
-    requantization: Requantization | None,
-    *,
-    zp_in: int,
-    x_dtype: DType,
-    isa: str,
-    dilations: tuple[int, int] = (1, 1),
-    group: int = 1,
-    pixels: int = 0,
-    x_range: tuple[int, int] | None = None,
-    blocks: tuple[int, int] = (1, 1),
-) -> PackedConv:
-    """Pack a convolution for one primitive.
+@dataclass(frozen=True, eq=False)
+class ConvLayer:
+    """A convolution as its kernel sees it; a fully connected layer is one of 1x1 whose pixels are its rows.
 
-    Args:
+    Attributes:
         weight: s8[cout, cin / group, kh, kw].
         bias: s32[cout], with -zp_in * sum(weight) folded in.
         requantization: None to store the accumulators as s32.
         zp_in: zero point of the activations, with which borders are padded.
         x_dtype: u8 or s8.
-        isa: a primitive's name.
-        dilations: of (rows, columns).
-        group: number of groups; 1 with blocks.
-        pixels: of the result, which the tiles are chosen for; 0 if that is not known. Any number can be planned.
         x_range: of the activations, if it is known to be less than that of their dtype.
+        dilations: of (rows, columns).
+        group: number of groups.
+    """
+
+    weight: S8
+    bias: S32
+    requantization: Requantization | None
+    zp_in: int
+    x_dtype: DType
+    x_range: tuple[int, int] | None = None
+    dilations: tuple[int, int] = (1, 1)
+    group: int = 1
+
+    @property
+    def held(self) -> tuple[int, int]:
+        """Least and largest activation, those of padded borders included."""
+        low, high = self.x_range or self.x_dtype.limits
+        return min(low, self.zp_in), max(high, self.zp_in)
+
+
+def pack_conv(layer: ConvLayer, isa: str, *, pixels: int = 0, blocks: tuple[int, int] = (1, 1)) -> PackedConv:
+    """Pack a convolution for one primitive.
+
+    Args:
+        layer: the convolution; without groups, if it has blocks.
+        isa: a primitive's name.
+        pixels: of the result, which the tiles are chosen for; 0 if that is not known. Any number can be planned.
         blocks: rows and columns of pixels that an output pixel becomes.
     """
+    weight, group = layer.weight, layer.group
     cout, per_group, kh, kw = weight.shape
-    merged = group == 1 and (dilations[1] == 1 or kw == 1)  # neighbouring columns are neighbouring bytes
+    merged = group == 1 and (layer.dilations[1] == 1 or kw == 1)  # neighbouring columns are neighbouring bytes
     runs = kh if merged else kh * kw
     flat = weight.transpose(0, 2, 3, 1).reshape(cout, runs, -1)
     p = primitive_named(isa)
     pair_sum = None
     if p.narrow is not None:
-        low, high = x_range or x_dtype.limits
-        held = min(low, zp_in), max(high, zp_in)  # borders are padded with the zero point
-        pair_sum = pair_sum_for(p.narrow, _in_groups(flat, p.narrow.group), x_dtype, held)
+        pair_sum = pair_sum_for(p.narrow, _in_groups(flat, p.narrow.group), layer.x_dtype, layer.held)
         p = p.narrow if pair_sum <= MOST else p
-    added = p.added_to(x_dtype)
+    added = p.added_to(layer.x_dtype)
     sums = weight.reshape(cout, -1).sum(axis=1, dtype=np.int64)
-    epilogue = make_epilogue(bias.astype(np.int64) - added * sums, requantization)
+    epilogue = make_epilogue(layer.bias.astype(np.int64) - added * sums, layer.requantization)
     groups = _in_groups(flat, p.group)
     sections = group * math.prod(blocks)  # of the output channels; no tile has channels of two
     choice = choose_tiles(p, channels=cout // sections, activations=flat[0].size, pixels=pixels, sections=sections)
@@ -90,13 +100,13 @@ def pack_conv(  # noqa: PLR0913 - each is a fact of the layer
         records=epilogue.records(np.concatenate([t.channels(p) for t in tiles])),
         tiles=aligned(entries).view(np.int64).reshape(-1, TILE_WORDS),
         epilogue=epilogue,
-        flip_in=p.flip_of(x_dtype),
-        zp_in=zp_in + added,
+        flip_in=p.flip_of(layer.x_dtype),
+        zp_in=layer.zp_in + added,
         per_group=per_group,
         group=group,
         cout=cout,
         kernel=(kh, kw),
-        dilations=dilations,
+        dilations=layer.dilations,
         runs=runs,
         run_items=flat.shape[2],
         choice=choice,
@@ -107,33 +117,6 @@ def pack_conv(  # noqa: PLR0913 - each is a fact of the layer
         density=computed / sum(t.columns(p) * groups[0].size for t in tiles),
         is_narrow=p.is_narrow,
         pair_sum=pair_sum,
-    )
-
-
-def pack_gemm(
-    weight: S8,
-    bias: S32,
-    requantization: Requantization | None,
-    *,
-    zp_in: int,
-    x_dtype: DType,
-    isa: str,
-    pixels: int = 0,
-    x_range: tuple[int, int] | None = None,
-) -> PackedConv:
-    """Pack a fully connected layer: weight s8[out, in], the rest as for `pack_conv`.
-
-    Plan it with `plan(batch=1, height=1, width=rows)`: a row is a pixel.
-    """
-    return pack_conv(
-        weight[:, :, None, None],
-        bias,
-        requantization,
-        zp_in=zp_in,
-        x_dtype=x_dtype,
-        isa=isa,
-        pixels=pixels,
-        x_range=x_range,
     )
 
 

@@ -1,6 +1,6 @@
 """Plans of `int_conv`: weights are packed once for a model, the rest is worked out once for each input shape.
 
-    packed = pack_conv(weight, bias, requantization, zp_in=3, x_dtype=DType.U8, isa=isa.current())
+    packed = pack_conv(ConvLayer(weight, bias, requantization, zp_in=3, x_dtype=DType.U8), isa.current())
     plan = packed.plan(batch=1, height=56, width=56, strides=(1, 1), pads=(1, 1, 1, 1))
 
 The lowering makes an instruction of a plan: buffers for the words "x", "residual" (0 if nothing is added), "out" and

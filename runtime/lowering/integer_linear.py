@@ -15,7 +15,7 @@ from qcompiler.ir.ops import DepthToSpace, IntConv, IntGemm, IntLut
 from qcompiler.ir.types import DType
 from qcompiler.runtime import isa
 from qcompiler.runtime.codegen.primitives import DOT_PRODUCTS
-from qcompiler.runtime.kernels.convolution_packing import pack_conv, pack_gemm
+from qcompiler.runtime.kernels.convolution_packing import ConvLayer, pack_conv
 from qcompiler.runtime.kernels.convolution_plan import PackedConv
 from qcompiler.runtime.kernels.depthwise_plan import PackedDepthwise, pack_depthwise
 from qcompiler.runtime.kernels.kernel_plan import KernelPlan
@@ -140,40 +140,36 @@ def _looks_up(then: Node | None) -> TypeGuard[Node]:
 
 
 def _pack(layer: IntegerLayer, then: Node | None, chosen: str, pixels: int) -> PackedConv | PackedDepthwise:
-    op, x_dtype = layer.op, layer.x.type.dtype
-    weight, bias = _constant(layer, layer.weight).astype(np.int8), _constant(layer, layer.bias).astype(np.int32)
-    rescaling = _requantization(layer)
-    if rescaling is not None and _looks_up(then):
-        rescaling = replace(rescaling, looked_up=True)
-    x_range = held_range(layer.x)
-    blocks = then.op.blocks if then is not None and isinstance(then.op, DepthToSpace) else (1, 1)
-    if isinstance(op, IntGemm):
-        return pack_gemm(
-            weight,
-            bias,
-            rescaling,
-            zp_in=op.zp_in,
-            x_dtype=x_dtype,
-            isa=chosen,
-            pixels=pixels,
-            x_range=x_range,
-        )
-    dilations = op.dilations[0], op.dilations[1]
+    facts = _facts(layer, looked_up=_looks_up(then))
     if layer.is_depthwise and layer.residual is None:
-        return pack_depthwise(weight, bias, rescaling, zp_in=op.zp_in, x_dtype=x_dtype, isa=chosen, dilations=dilations)
-    return pack_conv(
-        weight,
-        bias,
-        rescaling,
+        return pack_depthwise(
+            facts.weight,
+            facts.bias,
+            facts.requantization,
+            zp_in=facts.zp_in,
+            x_dtype=facts.x_dtype,
+            isa=chosen,
+            dilations=facts.dilations,
+        )
+    blocks = then.op.blocks if then is not None and isinstance(then.op, DepthToSpace) else (1, 1)
+    return pack_conv(facts, chosen, pixels=pixels, blocks=blocks)
+
+
+def _facts(layer: IntegerLayer, *, looked_up: bool) -> ConvLayer:
+    """The layer as its kernel sees it, which looks its results up or not."""
+    op, weight = layer.op, _constant(layer, layer.weight).astype(np.int8)
+    rescaling = _requantization(layer)
+    facts = ConvLayer(
+        weight if isinstance(op, IntConv) else weight[:, :, None, None],
+        _constant(layer, layer.bias).astype(np.int32),
+        None if rescaling is None else replace(rescaling, looked_up=looked_up),
         zp_in=op.zp_in,
-        x_dtype=x_dtype,
-        isa=chosen,
-        dilations=dilations,
-        group=op.group,
-        pixels=pixels,
-        x_range=x_range,
-        blocks=blocks,
+        x_dtype=layer.x.type.dtype,
+        x_range=held_range(layer.x),
     )
+    if isinstance(op, IntGemm):
+        return facts
+    return replace(facts, dilations=(op.dilations[0], op.dilations[1]), group=op.group)
 
 
 @dataclass(frozen=True)

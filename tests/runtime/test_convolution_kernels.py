@@ -20,8 +20,9 @@ from qcompiler.ir.types import DType
 from qcompiler.runtime import isa
 from qcompiler.runtime.codegen.primitives import primitive_named
 from qcompiler.runtime.kernels import convolution_packing
-from qcompiler.runtime.kernels.convolution_packing import pack_conv, pack_gemm
-from qcompiler.runtime.kernels.depthwise_plan import pack_depthwise
+from qcompiler.runtime.kernels.convolution_packing import ConvLayer, pack_conv
+from qcompiler.runtime.kernels.convolution_plan import PackedConv
+from qcompiler.runtime.kernels.depthwise_plan import PackedDepthwise, pack_depthwise
 from qcompiler.runtime.kernels.kernel_plan import KernelPlan
 from qcompiler.runtime.kernels.packing import MOST_SHIFT_LOOKED_UP, Requantization, Residual, aligned, saturated_table
 from qcompiler.runtime.kernels.registry import kernel_named
@@ -196,20 +197,37 @@ def execute(
     return out[GUARD:-GUARD].view(dtype.numpy).reshape(plan.out_shape)
 
 
-def conv_plan(
-    layer: Layer, isa_name: str, weight, bias, requantization: Requantization | None, blocks: tuple[int, int] = (1, 1)
-) -> KernelPlan:
-    packed = pack_conv(
+def facts_of(layer: Layer, weight, bias, requantization: Requantization | None) -> ConvLayer:
+    return ConvLayer(
         weight,
         bias,
         requantization,
         zp_in=layer.zp_in,
         x_dtype=layer.x_dtype,
-        isa=isa_name,
         dilations=layer.dilations,
         group=layer.group,
-        blocks=blocks,
     )
+
+
+def pack(layer: ConvLayer, isa_name: str, *, depthwise: bool) -> PackedConv | PackedDepthwise:
+    """For the general kernel, or for the one of depthwise convolutions."""
+    if not depthwise:
+        return pack_conv(layer, isa_name)
+    return pack_depthwise(
+        layer.weight,
+        layer.bias,
+        layer.requantization,
+        zp_in=layer.zp_in,
+        x_dtype=layer.x_dtype,
+        isa=isa_name,
+        dilations=layer.dilations,
+    )
+
+
+def conv_plan(
+    layer: Layer, isa_name: str, weight, bias, requantization: Requantization | None, blocks: tuple[int, int] = (1, 1)
+) -> KernelPlan:
+    packed = pack_conv(facts_of(layer, weight, bias, requantization), isa_name, blocks=blocks)
     return packed.plan(layer.batch, *layer.size, strides=layer.strides, pads=layer.pads)
 
 
@@ -258,11 +276,7 @@ def test_pixels_that_are_apart(isa_name: str, depthwise: bool, data, gaps: tuple
     """A slice of a tensor's channels read, and another one written."""
     layer = data.draw(layers(depthwise=depthwise))
     x, weight, bias, requantization = random_operands(layer)
-    options: dict[str, Any] = {"zp_in": layer.zp_in, "x_dtype": layer.x_dtype, "isa": isa_name}
-    options["dilations"] = layer.dilations
-    if not depthwise:
-        options["group"] = layer.group
-    packed = (pack_depthwise if depthwise else pack_conv)(weight, bias, requantization, **options)
+    packed = pack(facts_of(layer, weight, bias, requantization), isa_name, depthwise=depthwise)
     item = layer.dtype.itemsize
     pitches = x.shape[-1] + gaps[0], (layer.cout + gaps[1]) * item
     plan = packed.plan(layer.batch, *layer.size, strides=layer.strides, pads=layer.pads, pitches=pitches)
@@ -305,10 +319,8 @@ def test_no_time_is_spent_on_taps_that_are_zero():
     weight = np.zeros((4, 32, 8, 3, 3), np.int8)
     for place, row, column in ((0, 0, 0), (1, 0, 1), (2, 1, 0)):
         weight[place, :, :, row : row + 2, column : column + 2] = 1
-    packed = pack_conv(
-        weight.reshape(128, 8, 3, 3), np.zeros(128, np.int32), None, zp_in=0, x_dtype=DType.U8, isa="generic",
-        blocks=(2, 2),
-    )  # fmt: skip
+    facts = ConvLayer(weight.reshape(128, 8, 3, 3), np.zeros(128, np.int32), None, zp_in=0, x_dtype=DType.U8)
+    packed = pack_conv(facts, "generic", blocks=(2, 2))
     bytes_of = packed.primitive.activation_bytes
     of_place = [packed.tiles[packed.places == place] for place in range(4)]
     for place, first_run, first_tap in ((0, 0, 0), (1, 0, 1), (2, 1, 0)):
@@ -353,15 +365,7 @@ def test_convolution_and_its_table(isa_name: str, depthwise: bool, data):
     shift = np.minimum(requantization.shift, MOST_SHIFT_LOOKED_UP)
     requantization = replace(requantization, shift=shift, looked_up=True)
     entries = np.random.default_rng(layer.seed).integers(0, 256, 256, dtype=np.uint8).view(entry_dtype.numpy)
-    options: dict[str, Any] = {
-        "zp_in": layer.zp_in,
-        "x_dtype": layer.x_dtype,
-        "isa": isa_name,
-        "dilations": layer.dilations,
-    }
-    if not depthwise:
-        options["group"] = layer.group
-    packed = (pack_depthwise if depthwise else pack_conv)(weight, bias, requantization, **options)
+    packed = pack(facts_of(layer, weight, bias, requantization), isa_name, depthwise=depthwise)
     plan = packed.plan(layer.batch, *layer.size, strides=layer.strides, pads=layer.pads)
     table = aligned(saturated_table(entries, requantization))
     result = execute(plan, isa_name, x, entry_dtype, layer.shares, table=table)
@@ -374,15 +378,7 @@ def test_convolution_and_its_table(isa_name: str, depthwise: bool, data):
 @given(layer=layers(depthwise=True))
 def test_depthwise_convolution(isa_name: str, layer: Layer):
     x, weight, bias, requantization = random_operands(layer)
-    packed = pack_depthwise(
-        weight,
-        bias,
-        requantization,
-        zp_in=layer.zp_in,
-        x_dtype=layer.x_dtype,
-        isa=isa_name,
-        dilations=layer.dilations,
-    )
+    packed = pack(facts_of(layer, weight, bias, requantization), isa_name, depthwise=True)
     plan = packed.plan(layer.batch, *layer.size, strides=layer.strides, pads=layer.pads)
     result = execute(plan, isa_name, x, layer.dtype, layer.shares)
     assert np.array_equal(result, expected(layer, x, weight, bias, requantization))
@@ -416,7 +412,7 @@ def test_fully_connected(isa_name: str, rows: int, k: int, m: int, seed: int):
     x = rng.integers(0, 256, (rows, k), dtype=np.uint8)
     weight = rng.integers(-127, 128, (m, k), dtype=np.int8)
     bias = rng.integers(-(2**20), 2**20, m, dtype=np.int32)
-    packed = pack_gemm(weight, bias, None, zp_in=9, x_dtype=DType.U8, isa=isa_name)
+    packed = pack_conv(ConvLayer(weight[:, :, None, None], bias, None, zp_in=9, x_dtype=DType.U8), isa_name)
     result = execute(packed.plan(1, 1, rows), isa_name, x, DType.S32, shares=2)
     assert np.array_equal(result.reshape(rows, m), x.astype(np.int64) @ weight.T.astype(np.int64) + bias)
 
@@ -441,9 +437,9 @@ def test_rescale_of_any_accumulator(isa_name: str, accs, shift: int, multiplier:
     requantization = Requantization(*scale, zp_out, lo, hi, dtype)
     weight = np.zeros((channels, 1, 1, 1), np.int8)
     wanted = requantized(bias.astype(np.int64)[None, None, None], requantization)
-    for pack in (pack_conv, pack_depthwise):
-        packed = pack(weight, bias, requantization, zp_in=0, x_dtype=DType.U8, isa=isa_name)
-        plan = packed.plan(1, 1, 1)
+    facts = ConvLayer(weight, bias, requantization, zp_in=0, x_dtype=DType.U8)
+    for depthwise in (False, True):
+        plan = pack(facts, isa_name, depthwise=depthwise).plan(1, 1, 1)
         x = np.zeros((1, 1, 1, channels), np.uint8)
         assert np.array_equal(execute(plan, isa_name, x, dtype, shares=1), wanted)
 
@@ -476,7 +472,7 @@ def large_layer(size: int, *, group: int, per_group: int, cout: int) -> Layer:
 def test_work_is_divided_among_shares(isa_name: str, size: int, cout: int):
     layer = large_layer(size, group=1, per_group=48, cout=cout)
     x, weight, bias, requantization = random_operands(layer)
-    packed = pack_conv(weight, bias, requantization, zp_in=7, x_dtype=DType.U8, isa=isa_name)
+    packed = pack_conv(facts_of(layer, weight, bias, requantization), isa_name)
     plan = packed.plan(1, size, size, pads=layer.pads)
     assert plan.shares > 1
     assert plan.integers["by_tiles"] == (size == 5)
@@ -490,7 +486,7 @@ def test_work_is_divided_among_shares(isa_name: str, size: int, cout: int):
 def test_depthwise_work_is_divided_among_shares(isa_name: str, size: int, channels: int):
     layer = large_layer(size, group=channels, per_group=1, cout=channels)
     x, weight, bias, requantization = random_operands(layer)
-    packed = pack_depthwise(weight, bias, requantization, zp_in=7, x_dtype=DType.U8, isa=isa_name)
+    packed = pack(facts_of(layer, weight, bias, requantization), isa_name, depthwise=True)
     plan = packed.plan(1, size, size, pads=layer.pads)
     assert plan.shares > 1
     assert plan.integers["by_tiles"] == (size == 7)

@@ -1,5 +1,7 @@
 """Dot products that add two products of bytes in 16 bits: exact where the weights prove it, and used nowhere else."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -12,12 +14,18 @@ from qcompiler.runtime import isa
 from qcompiler.runtime.codegen.primitives import primitive_named
 from qcompiler.runtime.codegen.tile import matrix_tiles
 from qcompiler.runtime.kernels.convolution import TILE_WORDS
-from qcompiler.runtime.kernels.convolution_packing import pack_conv, pack_gemm
+from qcompiler.runtime.kernels.convolution_packing import ConvLayer, pack_conv
+from qcompiler.runtime.kernels.packing import S8, S32
 from qcompiler.runtime.kernels.pair_proof import largest_pair_sum
 from tests.runtime.assembly import ARM, X86, assembly_of
-from tests.runtime.test_convolution_kernels import EMULATED, Layer, execute, expected, layers, random_operands
+from tests.runtime.test_convolution_kernels import EMULATED, Layer, execute, expected, facts_of, layers, random_operands
 
 NARROW = [name for name in (*isa.available(), *EMULATED) if primitive_named(name).narrow is not None]
+
+
+def fully_connected(weight: S8, bias: S32) -> ConvLayer:
+    """On u8 without a zero point; weight s8[out, in]."""
+    return ConvLayer(weight[:, :, None, None], bias, None, zp_in=0, x_dtype=DType.U8)
 
 
 @given(
@@ -36,16 +44,7 @@ def test_bound_is_the_largest_sum_that_activations_reach(pairs, bounds):
 def test_small_weights(isa_name: str, layer: Layer, limit: int):
     x, weight, bias, requantization = random_operands(layer)
     weight = np.clip(weight, -limit, limit)
-    packed = pack_conv(
-        weight,
-        bias,
-        requantization,
-        zp_in=layer.zp_in,
-        x_dtype=layer.x_dtype,
-        isa=isa_name,
-        dilations=layer.dilations,
-        group=layer.group,
-    )
+    packed = pack_conv(facts_of(layer, weight, bias, requantization), isa_name)
     assert packed.is_narrow
     plan = packed.plan(layer.batch, *layer.size, strides=layer.strides, pads=layer.pads)
     result = execute(plan, isa_name, x, layer.dtype, layer.shares)
@@ -64,7 +63,7 @@ def test_weights_at_the_border_of_the_proof(isa_name: str, order: tuple[int, int
         border += [((-128, 0), True), ((-128, -1), False), ((-64, -64), True), ((-64, -65), False)]
     for pair, is_narrow in border:
         weight = np.array([[0, 0, pair[order[0]], pair[order[1]], 0, 0, 0, 0]], np.int8)
-        packed = pack_gemm(weight, bias, None, zp_in=0, x_dtype=DType.U8, isa=isa_name)
+        packed = pack_conv(fully_connected(weight, bias), isa_name)
         assert packed.is_narrow == is_narrow
         result = execute(packed.plan(1, 1, len(x)), isa_name, x, DType.S32, shares=1)
         assert result.ravel().tolist() == (x.astype(np.int64) @ weight[0].astype(np.int64)).tolist()
@@ -73,9 +72,8 @@ def test_weights_at_the_border_of_the_proof(isa_name: str, order: tuple[int, int
 @pytest.mark.parametrize("isa_name", [name for name in NARROW if not name.startswith("neon")])
 def test_weights_of_both_signs_and_short_ranges_are_proven_by_what_they_reach(isa_name: str):
     def is_narrow(weight: list[int], zp_in: int = 0, **options) -> bool:
-        array, bias = np.array([weight], np.int8), np.zeros(1, np.int32)
-        options = {"x_dtype": DType.U8} | options
-        return pack_gemm(array, bias, None, zp_in=zp_in, isa=isa_name, **options).is_narrow
+        layer = fully_connected(np.array([weight], np.int8), np.zeros(1, np.int32))
+        return pack_conv(replace(layer, zp_in=zp_in, **options), isa_name).is_narrow
 
     assert is_narrow([127, -128])
     assert is_narrow([127, 0, 127, 0])
@@ -114,7 +112,7 @@ def test_neighbours_are_those_of_the_packed_order(isa_name: str):
     apart[:, 0] = -128
     together[:] = -128
     for chosen, is_narrow in ((apart, True), (together, False)):
-        packed = pack_conv(chosen, bias, None, zp_in=255, x_dtype=DType.U8, isa=isa_name)
+        packed = pack_conv(facts_of(layer, chosen, bias, None), isa_name)
         assert packed.is_narrow == is_narrow
         result = execute(packed.plan(1, 6, 6, pads=layer.pads), isa_name, x, DType.S32, shares=2)
         assert np.array_equal(result, expected(layer, x, chosen, bias, None))
@@ -133,7 +131,7 @@ def test_only_proven_weights_meet_instructions_that_add_in_16_bits(isa_name, tri
     bias = np.zeros(72, np.int32)
     for weight, is_proven in ((64, True), (-128, False)):
         weights = np.full((72, 16), weight, np.int8)
-        packed = pack_gemm(weights, bias, None, zp_in=0, x_dtype=DType.U8, isa=isa_name)
+        packed = pack_conv(fully_connected(weights, bias), isa_name)
         assert packed.is_narrow == is_proven
         for variant in np.unique(packed.plan(1, 1, 7).constants["tiles"].view(np.int64).reshape(-1, TILE_WORDS)[:, 0]):
             for single in (0, 1):
