@@ -10,8 +10,6 @@ from qcompiler.ir.rewrite import other_users, producer_of
 from qcompiler.numerics import requantize
 from qcompiler.pass_manager import RewritePass, register_pass
 
-_EIGHT_BIT = (DType.U8, DType.S8)
-
 
 @dataclass(frozen=True)
 class _Match:
@@ -64,7 +62,7 @@ class ComposeTables(RewritePass[_Match]):
 def _is_function(node: Node) -> bool:
     if isinstance(node.op, ops.IntLut) and node.operands[1].data is None:
         return False
-    return node.operands[0].type.dtype in _EIGHT_BIT and node.result.type.dtype is not DType.S32
+    return node.operands[0].type.dtype.is_8_bit and node.result.type.dtype is not DType.S32
 
 
 def _all_elements(dtype: DType) -> AnyArray:

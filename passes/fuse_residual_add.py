@@ -39,7 +39,7 @@ class FuseResidualAdd(RewritePass[_Match]):
     def match(self, node: Node) -> _Match | None:
         if not isinstance(node.op, ops.Add | ops.Sub) or node.result.type.quant is None:
             return None
-        if any(operand.is_constant or not _is_8_bit(operand) for operand in node.operands):
+        if any(operand.is_constant or not operand.type.dtype.is_8_bit for operand in node.operands):
             return None
         producers = (producer_of(operand, ops.Conv, ops.Gemm) for operand in node.operands)
         layers = [layer for layer in producers if layer is not None]
@@ -57,10 +57,6 @@ class FuseResidualAdd(RewritePass[_Match]):
         del graph
         value = match.layer.result
         value.type = TensorType(DType.S16, value.type.shape, choose_params(*_real_range(value), DType.S16))
-
-
-def _is_8_bit(value: Value) -> bool:
-    return value.type.dtype in (DType.U8, DType.S8)
 
 
 def _real_range(value: Value) -> tuple[float, float]:

@@ -50,7 +50,7 @@ class Quantized:
 
     @property
     def is_8_bit(self) -> bool:
-        return self.dtype in (DType.U8, DType.S8)
+        return self.dtype.is_8_bit
 
     @property
     def data(self) -> AnyArray | None:

@@ -44,7 +44,7 @@ def _can_add(layer: IntegerLayer, node: Node, residual: Quantized) -> bool:
     op, result = layer.op, layer.result
     only_rounds = (op.dtype, op.zp_out, op.lo, op.hi) == _WHOLE_S16 and other_users(result, node) is None
     fits = residual.is_8_bit and residual.data is None and residual.value.type.shape == result.type.shape
-    return only_rounds and fits and node.result.type.dtype in (DType.U8, DType.S8)
+    return only_rounds and fits and node.result.type.dtype.is_8_bit
 
 
 def _with_residual(

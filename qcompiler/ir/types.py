@@ -57,6 +57,11 @@ class DType(enum.StrEnum):
         return not self.is_float and self is not DType.BOOL
 
     @property
+    def is_8_bit(self) -> bool:
+        """Whether it is u8 or s8."""
+        return self in (DType.U8, DType.S8)
+
+    @property
     def limits(self) -> tuple[int, int]:
         """Smallest and largest integer of an integer dtype."""
         found = _LIMITS.get(self)

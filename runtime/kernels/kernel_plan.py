@@ -30,10 +30,11 @@ class KernelPlan:
         kernel: name in the registry.
         constants: word -> array, aligned; addresses at run time.
         integers: word -> value.
-        scratch_bytes: size of the buffer for the word "scratch", all shares together; aligned like any buffer.
+        scratch_bytes: size of the buffer for the word "scratch", all shares together; aligned like any buffer. 0 if
+            there is no such word.
         shares: the most shares that are any use.
         cost: predicted nanoseconds on one thread.
-        out_shape: NHWC.
+        out_shape: of the result, that of a layer as NHWC; of packed operands as many bytes.
     """
 
     kernel: str
@@ -42,4 +43,4 @@ class KernelPlan:
     scratch_bytes: int
     shares: int
     cost: float
-    out_shape: tuple[int, int, int, int]
+    out_shape: tuple[int, ...]

@@ -109,7 +109,7 @@ def make_epilogue(bias: S64, requantization: Requantization | None) -> Epilogue:
     rows = wrapped, multiplier, 1 << (shift - 1), shift, limit, left_shift, factor & 0xFFFF
     fields: S32 = np.stack(rows).astype(np.int32)
     large = bool(left_shift.any())
-    if q.dtype in (DType.U8, DType.S8):
+    if q.dtype.is_8_bit:
         flip = 128 if q.dtype is DType.S8 else 0
         zp_out, lo, hi = q.zp_out + flip, q.lo + flip, q.hi + flip
         if shift.max(initial=0) <= MOST_SHIFT_LOOKED_UP - 32:  # round and add the zero point at once

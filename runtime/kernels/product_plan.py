@@ -7,7 +7,6 @@ and their zero points.
 """
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -20,7 +19,7 @@ from qcompiler.runtime.codegen.primitives import Primitive, primitive_named
 from qcompiler.runtime.kernels.convolution import PARTIAL_BYTES
 from qcompiler.runtime.kernels.convolution_geometry import BLOCK_PIXELS, LARGEST_BLOCK_PIXELS, LEAST_ROWS
 from qcompiler.runtime.kernels.convolution_packing import register_bytes, tiles_of
-from qcompiler.runtime.kernels.kernel_plan import MACS_PER_NS, SHARE_NS, STAGE_BYTES
+from qcompiler.runtime.kernels.kernel_plan import MACS_PER_NS, SHARE_NS, STAGE_BYTES, KernelPlan
 from qcompiler.runtime.kernels.packing import Bytes, Requantization, aligned, make_epilogue, round_up
 from qcompiler.runtime.kernels.tile_choice import choose_tiles
 
@@ -54,44 +53,14 @@ class ProductTypes:
     op: IntMatMul
 
 
-@dataclass(frozen=True, eq=False)
-class Call:
-    """One kernel call.
+def plan_product(types: ProductTypes, a: View, b: View, out: View, *, max_shares: int) -> tuple[KernelPlan, KernelPlan]:
+    """The call of `int_product_pack` and that of `int_product`, which reads the first one's result.
 
-    Attributes:
-        constants: word -> array, aligned; addresses at run time.
-        integers: word -> value.
-        shares: the most shares that are any use.
-        cost: predicted nanoseconds on one thread.
+    They are a[..., rows, terms] times b[..., terms, columns]; batch axes broadcast. The terms of a row of a, and the
+    columns of a row of out, are neighbours. Nothing is empty.
     """
-
-    constants: Mapping[str, AnyArray]
-    integers: Mapping[str, int]
-    shares: int
-    cost: float
-
-
-@dataclass(frozen=True, eq=False)
-class ProductPlan:
-    """The call of `int_product_pack` and the one of `int_product`.
-
-    Attributes:
-        packed_bytes: size of the buffer between them.
-        scratch_bytes: size of the second's scratch, all shares together.
-    """
-
-    pack: Call
-    multiply: Call
-    packed_bytes: int
-    scratch_bytes: int
-
-
-def plan_product(types: ProductTypes, a: View, b: View, out: View, *, max_shares: int) -> ProductPlan:
-    """Plan a[..., rows, terms] times b[..., terms, columns]; batch axes broadcast.
-
-    The terms of a row of a, and the columns of a row of out, are neighbours. Nothing is empty.
-    """
-    return _Product(types, a, b, out, max_shares).plan()
+    product = _Product(types, a, b, out, max_shares)
+    return product.pack(), product.multiply()
 
 
 @dataclass(frozen=True)
@@ -222,9 +191,9 @@ class _Product:
         biases = sum(p.tiles[index].vectors * p.vector_bytes for index, _, _ in tiles_of(p, self.columns, self.widest))
         return round_up(self._biases_at + biases, 64)
 
-    def plan(self) -> ProductPlan:
+    def multiply(self) -> KernelPlan:
+        """The call of `int_product`."""
         p, op = self.primitive, self.types.op
-        pack = self._pack()
         macs = len(self.jobs) * self.rows * self.columns * self.terms
         results = len(self.jobs) * self.rows * self.columns
         cost = macs / MACS_PER_NS[self.types.isa.removesuffix("-emulated")] + results * _RESULT_NS
@@ -283,13 +252,10 @@ class _Product:
             "out_step": self.out.steps[-2] * op.dtype.itemsize,
             "itemsize": op.dtype.itemsize,
         }
-        multiply = Call(constants, integers, shares, cost)
-        # A matrix unit reads whole tiles of weights, also where a run ends before.
-        slack = 0 if p.matrix_unit is None else REGISTER_BYTES * max(shape.vectors for shape in p.tiles)
-        packed_bytes = pack.integers["matrix_count"] * self.matrix_bytes + slack
-        return ProductPlan(pack, multiply, packed_bytes, shares * scratch)
+        return KernelPlan("int_product", constants, integers, shares * scratch, shares, cost, self.out.shape)
 
-    def _pack(self) -> Call:
+    def pack(self) -> KernelPlan:
+        """The call of `int_product_pack`."""
         p = self.primitive
         matrices = _starts(self.b).reshape(-1)
         in_vectors = 1 in self.b.steps[-2:] and self.columns >= p.lanes
@@ -310,7 +276,11 @@ class _Product:
             "base": self.terms * self.zp_a * self.zp_b,
         }
         constants: dict[str, Bytes] = {"matrices": aligned(matrices), "tiles": aligned(self.tile_entries)}
-        return Call(constants, integers, max(1, min(self.max_shares, items, int(cost / SHARE_NS))), cost)
+        shares = max(1, min(self.max_shares, items, int(cost / SHARE_NS)))
+        # A matrix unit reads whole tiles of weights, also where a run ends before.
+        slack = 0 if p.matrix_unit is None else REGISTER_BYTES * max(shape.vectors for shape in p.tiles)
+        packed_bytes = len(matrices) * self.matrix_bytes + slack
+        return KernelPlan("int_product_pack", constants, integers, 0, shares, cost, (packed_bytes,))
 
     def _block_rows(self, shares: int) -> int:
         """Rows of a block: as many as stay in the cache, fewer where a block is all that a share gets."""

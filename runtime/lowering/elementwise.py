@@ -54,21 +54,11 @@ def repeats_first_operand(lowering: Lowering, node: Node) -> bool:
     return a < b
 
 
-def is_8bit(*buffers: Operand) -> bool:
-    """Whether all are 8-bit tensors, which the fast kernels take."""
-    return all(isinstance(b, Buffer) and b.dtype in SIGN_FLIP for b in buffers)
-
-
 def dtype_words(words: dict[str, Operand]) -> dict[str, Operand]:
     """The dtype codes of a, b and out, and the bytes of an element of a and b."""
     buffers = {w: b for w in ("a", "b", "out") if isinstance(b := words[w], Buffer)}
     codes: dict[str, Operand] = {f"dtype_{w}": DTYPE_CODES[b.dtype] for w, b in buffers.items()}
     return codes | {f"itemsize_{w}": buffers[w].dtype.itemsize for w in ("a", "b")}
-
-
-def is_s16(buffer: Operand) -> bool:
-    """Whether it is a tensor of 16 bits."""
-    return isinstance(buffer, Buffer) and buffer.dtype is DType.S16
 
 
 def flip_words(words: dict[str, Operand]) -> dict[str, int]:
@@ -79,17 +69,17 @@ def flip_words(words: dict[str, Operand]) -> dict[str, int]:
 @lowers(IntAdd)
 def lower_add(lowering: Lowering, node: Node, op: IntAdd) -> None:
     """In 32 bits where those suffice, else in 64."""
-    a, b = node.operands
+    a, b = (value.type for value in node.operands)
     # The operand that is broadcast, or has 16 bits, is the second one.
-    swapped = repeats_first_operand(lowering, node) or (a.type.dtype is DType.S16 and b.type.dtype in SIGN_FLIP)
+    swapped = repeats_first_operand(lowering, node) or (a.dtype is DType.S16 and b.dtype.is_8_bit)
     words = broadcast_operands(lowering, node, swapped=swapped)
     terms = [(op.zp_a, op.multiplier_a), (op.zp_b, op.multiplier_b)]
     (zp_a, multiplier_a), (zp_b, multiplier_b) = reversed(terms) if swapped else terms
-    out, count = words["out"], math.prod(lowering.shape(node.result))
-    wide_a, wide_out = is_s16(words["a"]), is_s16(out)
-    mixed = is_s16(words["b"]) and a.type.shape == b.type.shape
-    mixed = mixed and (wide_a or is_8bit(words["a"])) and (is_8bit(out) or (wide_a and wide_out))
-    flip = flip_words(words)
+    (first, second), out = (b.dtype, a.dtype) if swapped else (a.dtype, b.dtype), node.result.type.dtype
+    wide_a, wide_out = first is DType.S16, out is DType.S16
+    mixed = second is DType.S16 and a.shape == b.shape
+    mixed = mixed and (wide_a or first.is_8_bit) and (out.is_8_bit or (wide_a and wide_out))
+    flip, count = flip_words(words), math.prod(lowering.shape(node.result))
     if is_fast_add(node):
         kernel, cost, raised = "int_add8", FAST_NS, 0
         words |= {f"flip_{w}": f for w, f in flip.items()}
@@ -173,7 +163,7 @@ def lower_prelu(lowering: Lowering, node: Node, op: IntPRelu) -> None:
     count = outer * channels * inner
     words: dict[str, Operand] = {"x": x, "multipliers": multipliers, "out": out, "channels": channels, "inner": inner}
     words["positive_multiplier"] = op.positive_multiplier
-    if slope_shifts is not None and is_8bit(x, out):
+    if slope_shifts is not None and x.dtype.is_8_bit and out.dtype.is_8_bit:
         amounts = slope_shifts.astype(np.int64)
         least = min(op.positive_shift, int(amounts.min(initial=FAST_SHIFT)))
         raised = max(0, FAST_SHIFT - least)

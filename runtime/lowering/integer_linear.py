@@ -12,7 +12,6 @@ from qcompiler.ir import Graph, Node, Value
 from qcompiler.ir.held_range import held_range
 from qcompiler.ir.integer_layer import IntegerLayer, integer_layer
 from qcompiler.ir.ops import DepthToSpace, IntConv, IntGemm, IntLut
-from qcompiler.ir.types import DType
 from qcompiler.runtime import isa
 from qcompiler.runtime.codegen.primitives import DOT_PRODUCTS
 from qcompiler.runtime.kernels.convolution_packing import ConvLayer, pack_conv
@@ -23,6 +22,7 @@ from qcompiler.runtime.kernels.packing import Requantization, Residual
 from qcompiler.runtime.kernels.pair_proof import MOST
 from qcompiler.runtime.lowering.context import MOST_SHARES, Lowering, lowers
 from qcompiler.runtime.lowering.pixel_blocks import blocks_of, layer_before
+from qcompiler.runtime.lowering.planned_calls import emit_planned
 from qcompiler.runtime.lowering.tables import looked_up_layer, table_after, table_of
 from qcompiler.runtime.program import Operand
 
@@ -85,27 +85,15 @@ def _emit_layer(lowering: Lowering, layer: IntegerLayer, then: Node | None) -> N
     x, residual = lowering.rows(layer.x), layer.residual
     # A residual is read at the distances at which results are stored.
     out = lowering.result_rows(result) if residual is None else lowering.result(result)
-    plan, build = _plan(lowering, layer, then, (x.row_pitch, out.row_pitch)), lowering.build
+    plan = _plan(lowering, layer, then, (x.row_pitch, out.row_pitch))
     words: dict[str, Operand] = {"x": x}
     if plan.kernel == "int_conv":
         words["residual"] = 0 if residual is None else lowering.buffer(residual)
     words["out"] = out
-    words |= {w: build.constant(f"{layer.name}.{w}", array) for w, array in plan.constants.items()}
-    words["scratch"] = build.tensor(f"{layer.name}.scratch", DType.U8, (plan.scratch_bytes,))
-    words |= plan.integers
     rescaling = _requantization(layer)
     if _looks_up(then) and rescaling is not None:
         words["table"] = table_after(lowering, then, rescaling)
-    build.emit(
-        plan.kernel,
-        words,
-        writes=("out",),
-        scratch=("scratch",),
-        pitched=("x", "out"),
-        shares=plan.shares,
-        cost=plan.cost,
-        label=layer.name,
-    )
+    emit_planned(lowering, layer.name, plan, words, writes=("out",), pitched=("x", "out"))
 
 
 def _plan(

@@ -10,11 +10,12 @@ from qcompiler.ir.ops import IntMatMul, Transpose
 from qcompiler.ir.types import DType
 from qcompiler.runtime import isa
 from qcompiler.runtime.kernels import products  # noqa: F401  # registers the kernels
-from qcompiler.runtime.kernels.product_plan import Call, ProductTypes, View, plan_product
+from qcompiler.runtime.kernels.product_plan import ProductTypes, View, plan_product
 from qcompiler.runtime.lowering.context import MOST_SHARES, Lowering, lowers
 from qcompiler.runtime.lowering.geometry import contiguous_steps
+from qcompiler.runtime.lowering.planned_calls import emit_planned
 from qcompiler.runtime.lowering.product_views import read_through, written_through
-from qcompiler.runtime.program import Buffer, Operand
+from qcompiler.runtime.program import Buffer
 
 
 @lowers(IntMatMul)
@@ -31,14 +32,10 @@ def lower_matmul(lowering: Lowering, node: Node, op: IntMatMul) -> None:
     if transposition is not None:
         out_view = _permuted(out_view, np.argsort(_perm(transposition)).tolist())
     types = ProductTypes(isa.current(), a.type.dtype, b.type.dtype, op)
-    plan = plan_product(types, a_view, b_view, out_view, max_shares=MOST_SHARES)
-    build = lowering.build
-    packed = build.tensor(f"{node.name}.packed", DType.U8, (plan.packed_bytes,))
-    words: dict[str, Operand] = {"source": b_buffer, "packed": packed}
-    _emit(lowering, node, "int_product_pack", words, plan.pack, writes=("packed",))
-    words = {"a": a_buffer, "packed": packed, "out": out}
-    words["scratch"] = build.tensor(f"{node.name}.scratch", DType.U8, (plan.scratch_bytes,))
-    _emit(lowering, node, "int_product", words, plan.multiply, writes=("out",), scratch=("scratch",))
+    pack, multiply = plan_product(types, a_view, b_view, out_view, max_shares=MOST_SHARES)
+    packed = lowering.build.tensor(f"{node.name}.packed", DType.U8, pack.out_shape)
+    emit_planned(lowering, node.name, pack, {"source": b_buffer, "packed": packed}, writes=("packed",))
+    emit_planned(lowering, node.name, multiply, {"a": a_buffer, "packed": packed, "out": out}, writes=("out",))
 
 
 def _operand(lowering: Lowering, value: Value) -> tuple[Buffer, View]:
@@ -60,19 +57,3 @@ def _permuted(view: View, perm: Sequence[int]) -> View:
 
 def _perm(transposition: Node) -> tuple[int, ...]:
     return transposition.op.perm if isinstance(transposition.op, Transpose) else ()
-
-
-def _emit(
-    lowering: Lowering,
-    node: Node,
-    kernel: str,
-    words: dict[str, Operand],
-    call: Call,
-    *,
-    writes: tuple[str, ...],
-    scratch: tuple[str, ...] = (),
-) -> None:
-    build = lowering.build
-    words |= {word: build.constant(f"{node.name}.{word}", array) for word, array in call.constants.items()}
-    words |= call.integers
-    build.emit(kernel, words, writes=writes, scratch=scratch, shares=call.shares, cost=call.cost, label=node.name)

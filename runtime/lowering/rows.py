@@ -18,11 +18,9 @@ from qcompiler.ir.ops import (
     Split,
 )
 from qcompiler.ir.ops.integer_linear import RESIDUAL, X
-from qcompiler.ir.types import DType
 from qcompiler.runtime import isa
 from qcompiler.runtime.lowering.tables import looked_up_layer
 
-_BYTES = frozenset({DType.U8, DType.S8})
 _FAST_ADD_LIMIT = 2**21  # |multiplier| that keeps the sum of 8-bit operands in 32 bits
 FAST_SHIFT = 32  # smallest shift whose low product half only rounds
 
@@ -35,11 +33,11 @@ def writes_rows(node: Node) -> bool:
         case Concat() | Slice() | Split():
             return True
         case MaxPool(layout=layout) | IntAveragePool(layout=layout):
-            return layout == "nhwc" and is_8bit(node)
+            return layout == "nhwc" and has_8_bits(node)
         case IntAdd():
             return is_fast_add(node)
         case IntMul() | IntLut() | IntRescale():
-            return is_8bit(node) and (not isinstance(node.op, IntMul) or is_fast_mul(node))
+            return has_8_bits(node) and (not isinstance(node.op, IntMul) or is_fast_mul(node))
         case _:
             return False
 
@@ -58,7 +56,7 @@ def reads_rows(node: Node, value: Value) -> bool:
 def is_fast_add(node: Node) -> bool:
     """Whether an addition of 8-bit tensors fits 32 bits."""
     op = node.op
-    if not isinstance(op, IntAdd) or not is_8bit(node):
+    if not isinstance(op, IntAdd) or not has_8_bits(node):
         return False
     return max(abs(op.multiplier_a), abs(op.multiplier_b)) < _FAST_ADD_LIMIT and op.shift < FAST_SHIFT
 
@@ -66,10 +64,10 @@ def is_fast_add(node: Node) -> bool:
 def is_fast_mul(node: Node) -> bool:
     """Whether a product of 8-bit tensors is rescaled by a shift whose low half only rounds."""
     op = node.op
-    return isinstance(op, IntMul) and is_8bit(node) and op.shift >= FAST_SHIFT
+    return isinstance(op, IntMul) and has_8_bits(node) and op.shift >= FAST_SHIFT
 
 
-def is_8bit(node: Node) -> bool:
+def has_8_bits(node: Node) -> bool:
     """Whether the result and the operands of an elementwise op, tables aside, have 8 bits."""
     operands = node.operands if isinstance(node.op, IntAdd | IntMul) else node.operands[:1]
-    return all(value.type.dtype in _BYTES for value in (*operands, node.result))
+    return all(value.type.dtype.is_8_bit for value in (*operands, node.result))

@@ -12,8 +12,6 @@ from qcompiler.runtime.kernels.packing import MOST_SHIFT_LOOKED_UP, Requantizati
 from qcompiler.runtime.lowering.context import Lowering
 from qcompiler.runtime.program import Buffer
 
-_BYTES = (DType.U8, DType.S8)
-
 
 def looks_up_in_layers(isa: str) -> bool:
     """Whether a layer's kernel looks up its results on the primitive `isa`.
@@ -34,7 +32,7 @@ def table_of(layer: IntegerLayer, isa: str) -> Node | None:
     table = result.users[0]
     if not isinstance(table.op, IntLut) or table.operands[0] is not result or table.operands[1].data is None:
         return None
-    if result.type.dtype not in _BYTES or table.result.type.dtype not in _BYTES:
+    if not (result.type.dtype.is_8_bit and table.result.type.dtype.is_8_bit):
         return None
     shifts = layer.shift.data
     return table if shifts is not None and shifts.max(initial=0) <= MOST_SHIFT_LOOKED_UP else None

@@ -16,8 +16,9 @@ from qcompiler.ir.ops import Concat, DepthToSpace, IntMatMul, Transpose
 from qcompiler.ir.types import DType
 from qcompiler.runtime import isa
 from qcompiler.runtime.kernels import product_plan, products  # noqa: F401  # registers the kernels
+from qcompiler.runtime.kernels.kernel_plan import KernelPlan
 from qcompiler.runtime.kernels.packing import aligned
-from qcompiler.runtime.kernels.product_plan import ProductPlan, ProductTypes, View, plan_product
+from qcompiler.runtime.kernels.product_plan import ProductTypes, View, plan_product
 from qcompiler.runtime.kernels.registry import kernel_named
 from qcompiler.runtime.lowering import PackedModel, lower
 from qcompiler.runtime.session import Session
@@ -89,7 +90,7 @@ def view_of(array: Array) -> View:
     return View(array.shape, tuple(step // array.itemsize for step in array.strides))
 
 
-def planned(op: IntMatMul, isa_name: str, a: Array, b: Array, out: Array) -> ProductPlan:
+def planned(op: IntMatMul, isa_name: str, a: Array, b: Array, out: Array) -> tuple[KernelPlan, KernelPlan]:
     dtypes = DType.from_numpy(a.dtype), DType.from_numpy(b.dtype)
     return plan_product(ProductTypes(isa_name, *dtypes, op), view_of(a), view_of(b), view_of(out), max_shares=8)
 
@@ -100,13 +101,14 @@ def execute(op: IntMatMul, isa_name: str, a: Array, b: Array, shares: int, *, ga
     row = shape[-1] + gap
     out = aligned(np.full(math.prod(shape[:-1]) * row * op.dtype.itemsize + 2 * GUARD, 77, np.uint8))
     result = out[GUARD:-GUARD].view(op.dtype.numpy).reshape(*shape[:-1], row)[..., : shape[-1]]
-    plan = planned(op, isa_name, a, b, result)
-    packed, scratch = (aligned(np.full(n + 2 * GUARD, 77, np.uint8)) for n in (plan.packed_bytes, plan.scratch_bytes))
+    pack, multiply = planned(op, isa_name, a, b, result)
+    sizes = *pack.out_shape, multiply.scratch_bytes
+    packed, scratch = (aligned(np.full(n + 2 * GUARD, 77, np.uint8)) for n in sizes)
     buffers = {"packed": packed, "out": out, "scratch": scratch}
     addresses = {word: array.ctypes.data + GUARD for word, array in buffers.items()}
     addresses |= {"a": a.ctypes.data, "source": b.ctypes.data}
-    for name, each in (("int_product_pack", plan.pack), ("int_product", plan.multiply)):
-        kernel = kernel_named(name)
+    for each in (pack, multiply):
+        kernel = kernel_named(each.kernel)
         named = addresses | {word: array.ctypes.data for word, array in each.constants.items()} | dict(each.integers)
         words = np.array([named[word] for word in kernel.words], np.int64)
         call = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * 3)(kernel.address_for(isa_name))
@@ -143,9 +145,9 @@ def test_work_is_divided_among_shares(
     b = rng.integers(-128, 128, (batch, 80, columns), dtype=np.int8)
     op = IntMatMul(DType.U8, 3, -7, 2**30, 44, 128, 0, 255)
     out = np.empty((batch, rows, columns), np.uint8)
-    plan = planned(op, isa_name, a, b, out)
-    assert plan.pack.shares > 1 or rows == 300
-    assert plan.multiply.shares > 1
+    pack, multiply = planned(op, isa_name, a, b, out)
+    assert pack.shares > 1 or rows == 300
+    assert multiply.shares > 1
     wanted = expected(op, a, b)
     for shares in (1, 3, 8):
         assert np.array_equal(execute(op, isa_name, a, b, shares), wanted)

@@ -126,7 +126,7 @@ class IntLut(IntegerOp):
 
     def infer(self, operands: Operands) -> tuple[TensorType, ...]:
         x, table = operands[0], operands[1]
-        if x.dtype not in (DType.U8, DType.S8) or table.shape != (256,):
+        if not x.dtype.is_8_bit or table.shape != (256,):
             raise VerifyError(f"a table of {format_shape(table.shape)} cannot be indexed by {x.dtype}")
         check_dtype(operands, 1, *ACTIVATIONS)
         return (x.with_dtype(table.dtype),)
