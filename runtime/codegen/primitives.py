@@ -10,7 +10,8 @@ A primitive adds, in each s32 lane, the products of `group` neighbouring activat
     amx                `tdpbusd`: tiles of 16 pixels by 16 channels in a matrix unit, beside the vectors of vnni512
 
 avx512, avx2 and neon have a second, narrow form: `vpmaddubsw`, or `smull` and `addp`, which add two products of bytes
-in 16 bits. A layer gets it where its weights prove that no such sum leaves 16 bits (`kernels.pair_proof`).
+in 16 bits. A layer gets it where its weights prove that no such sum leaves 16 bits (`kernels.pair_proof`). amx has
+that of vnni512, for layers with few products (`kernels.tile_choice`).
 
 The emulated forms have the layout of the real ones in plain IR: with them, whatever CPU runs the tests executes the
 packing, tails and epilogue of the wide forms bit for bit.
@@ -72,6 +73,7 @@ class Primitive:
         signed: the dot product reads bytes as s8 activations, not as u8.
         narrow: the same vectors and tiles with a dot product that is exact only for some weights.
         is_narrow: it is that.
+        vectors_only: the same without the matrix unit, for results of few products.
     """
 
     lanes: int
@@ -87,11 +89,12 @@ class Primitive:
     signed: bool = False
     narrow: "Primitive | None" = None
     is_narrow: bool = False
+    vectors_only: "Primitive | None" = None
 
     @property
     def forms(self) -> "tuple[Primitive, ...]":
-        """This one and its narrow one, if there is one."""
-        return (self,) if self.narrow is None else (self, self.narrow)
+        """This one, and the others that a layer may get instead."""
+        return (self, *(form for form in (self.narrow, self.vectors_only) if form is not None))
 
     def flip_of(self, x_dtype: DType) -> int:
         """What activations of a dtype are xored with for the dot product: 128 if it reads the other one, else 0."""
@@ -131,7 +134,7 @@ def primitive_named(name: str) -> Primitive:
 
 
 DOT_PRODUCTS: dict[str, tuple[str, ...]] = {
-    "amx": ("tdpbusd",),
+    "amx": ("tdpbusd", "vpdpbusd"),
     **dict.fromkeys(("vnni512", "vnni256"), ("vpdpbusd",)),
     **dict.fromkeys(("avx512", "avx2"), ("vpmaddwd", "vpmaddubsw")),
     "neon_i8mm": ("usdot",),
@@ -196,13 +199,20 @@ def _neon(group: int, dot: Dot, high_product: HighProduct, *, signed: bool = Fal
     return Primitive(4, group, _TILES_NEON, dot, plain_dot, *_PLAIN_EPILOGUE, high_product=high_product, signed=signed)
 
 
+def _with_matrix_unit(vectors: Primitive, unit: MatrixUnit) -> Primitive:
+    few = replace(vectors, tiles=tuple(shape for shape in vectors.tiles if shape.vectors > 1))
+    return replace(vectors, tiles=_TILES_AMX, matrix_unit=unit, vectors_only=few)
+
+
 def _with_pairs(p: Primitive, dot: Dot, *, signed: bool = False, tiles: tuple[TileShape, ...] = ()) -> Primitive:
     return replace(p, narrow=replace(p, group=4, tiles=tiles or p.tiles, dot=dot, signed=signed, is_narrow=True))
 
 
+_VNNI_512 = Primitive(16, 4, _TILES_512, vpdpbusd(512), vpdpwssd(512), *_EPILOGUE_512)
+_PLAIN_512 = Primitive(16, 4, _TILES_512, plain_dot, plain_dot, *_PLAIN_EPILOGUE)
 _PRIMITIVES = {
-    "amx": Primitive(16, 4, _TILES_AMX, vpdpbusd(512), vpdpwssd(512), *_EPILOGUE_512, Amx()),
-    "vnni512": Primitive(16, 4, _TILES_512, vpdpbusd(512), vpdpwssd(512), *_EPILOGUE_512),
+    "amx": _with_matrix_unit(_VNNI_512, Amx()),
+    "vnni512": _VNNI_512,
     "vnni256": Primitive(8, 4, _TILES_256, vpdpbusd(256), vpdpwssd(256), *_EPILOGUE_256),
     "avx512": _with_pairs(Primitive(16, 2, _TILES_512, _MADD_512, _MADD_512, *_EPILOGUE_512), _MADDUBS_512),
     "avx2": _with_pairs(
@@ -212,8 +222,8 @@ _PRIMITIVES = {
     "neon_i8mm": _neon(4, usdot, sqdmulh),
     "neon_dot": _neon(4, sdot, sqdmulh, signed=True),
     "neon": _with_pairs(_neon(2, plain_dot, sqdmulh), smull_addp, signed=True),
-    "amx-emulated": Primitive(16, 4, _TILES_AMX, plain_dot, plain_dot, *_PLAIN_EPILOGUE, EmulatedMatrixUnit()),
-    "vnni512-emulated": Primitive(16, 4, _TILES_512, plain_dot, plain_dot, *_PLAIN_EPILOGUE),
+    "amx-emulated": _with_matrix_unit(_PLAIN_512, EmulatedMatrixUnit()),
+    "vnni512-emulated": _PLAIN_512,
     "vnni256-emulated": Primitive(8, 4, _TILES_256, plain_dot, plain_dot, *_PLAIN_EPILOGUE),
     "avx512-emulated": _with_pairs(
         Primitive(16, 2, _TILES_512, plain_dot, plain_dot, *_PLAIN_EPILOGUE), plain_pairs_dot(signed=False)

@@ -14,7 +14,7 @@ from qcompiler.runtime.kernels.convolution import TILE_WORDS
 from qcompiler.runtime.kernels.convolution_plan import PackedConv
 from qcompiler.runtime.kernels.packing import S8, S32, Epilogue, Requantization, aligned, make_epilogue
 from qcompiler.runtime.kernels.pair_proof import MOST, pair_sum_for
-from qcompiler.runtime.kernels.tile_choice import choose_tiles
+from qcompiler.runtime.kernels.tile_choice import choose_tiles, prefers_vectors
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,16 +62,18 @@ def pack_conv(layer: ConvLayer, isa: str, *, pixels: int = 0, blocks: tuple[int,
     merged = group == 1 and (layer.dilations[1] == 1 or kw == 1)  # neighbouring columns are neighbouring bytes
     runs = kh if merged else kh * kw
     flat = weight.transpose(0, 2, 3, 1).reshape(cout, runs, -1)
+    sections = group * math.prod(blocks)  # of the output channels; no tile has channels of two
     p = primitive_named(isa)
     pair_sum = None
     if p.narrow is not None:
         pair_sum = pair_sum_for(p.narrow, _in_groups(flat, p.narrow.group), layer.x_dtype, layer.held)
         p = p.narrow if pair_sum <= MOST else p
+    elif p.vectors_only is not None and prefers_vectors(p.vectors_only, cout // sections, flat[0].size):
+        p = p.vectors_only
     added = p.added_to(layer.x_dtype)
     sums = weight.reshape(cout, -1).sum(axis=1, dtype=np.int64)
     epilogue = make_epilogue(layer.bias.astype(np.int64) - added * sums, layer.requantization)
     groups = _in_groups(flat, p.group)
-    sections = group * math.prod(blocks)  # of the output channels; no tile has channels of two
     choice = choose_tiles(p, channels=cout // sections, activations=flat[0].size, pixels=pixels, sections=sections)
     collected = _steps(4 * runs * groups.shape[2]) if choice.collected else None
     tiles = [
@@ -87,6 +89,8 @@ def pack_conv(layer: ConvLayer, isa: str, *, pixels: int = 0, blocks: tuple[int,
     element = np.int8 if p.group == 4 else np.int16
     weights = [t.packed(p, groups[(slice(None), *own)]).astype(element) for t, own in zip(tiles, used, strict=True)]
     entries = _entries(p, epilogue, tiles, used, collected)
+    forms = primitive_named(isa).forms
+    entries[:, _VARIANT] += 2 * sum(len(form.tiles) for form in forms[: forms.index(p)])
     entries[:, _WEIGHTS] = np.cumsum([0, *(w.nbytes for w in weights[:-1])])
     if group > 1:
         entries[:, _OUTPUT] = [t.first * epilogue.itemsize for t in tiles]
@@ -115,7 +119,7 @@ def pack_conv(layer: ConvLayer, isa: str, *, pixels: int = 0, blocks: tuple[int,
         blocks=blocks,
         places=np.array([t.section if group == 1 else 0 for t in tiles], np.int64),
         density=computed / sum(t.columns(p) * groups[0].size for t in tiles),
-        is_narrow=p.is_narrow,
+        form=forms.index(p),
         pair_sum=pair_sum,
     )
 
@@ -155,7 +159,7 @@ def _steps(collected_bytes: int) -> tuple[int, int]:
     return -(-collected_bytes // step_bytes), step_bytes
 
 
-_OUTPUT, _WEIGHTS, _INPUT = 3, 4, 6
+_VARIANT, _OUTPUT, _WEIGHTS, _INPUT = 0, 3, 4, 6
 """Columns of a tile's entry, see `convolution.TILE_WORDS`."""
 
 
@@ -203,16 +207,16 @@ def _entries(
     used: list[tuple[slice, slice]],
     collected: tuple[int, int] | None,
 ) -> npt.NDArray[np.int64]:
-    """s64[tile, TILE_WORDS] for one group, without the offsets of weights."""
-    first_variant = 2 * len(p.tiles) if p.is_narrow else 0
+    """s64[tile, TILE_WORDS] for one group, without the offsets of weights; variants are those of `p` alone."""
     record_size = epilogue.records(np.zeros((1, p.lanes), np.intp)).nbytes
     entries, record_offset = [], 0
     for tile, (runs, groups) in zip(tiles, used, strict=True):
         shape, columns, run_bytes = p.tiles[tile.index], tile.columns(p), 4 * (groups.stop - groups.start)
-        own_runs = (runs.start, runs.stop - runs.start, run_bytes, register_bytes(run_bytes))
+        step_bytes = 0 if p.matrix_unit is None else register_bytes(run_bytes)
+        own_runs = (runs.start, runs.stop - runs.start, run_bytes, step_bytes)
         entries.append(
             [
-                first_variant + 2 * tile.index,
+                2 * tile.index,
                 shape.pixels,
                 p.least_pixels(shape),
                 tile.start * epilogue.itemsize,

@@ -41,7 +41,7 @@ class PackedConv:
         kernel: (kh, kw); with `dilations`.
         runs: number of runs of a pixel; run_items: activations of each, without padding.
         choice: the widest tile, and whether activations are collected: then into `steps` of `step_bytes`, else 0.
-        is_narrow: packed for `Primitive.narrow`.
+        form: of the primitive's `forms`, which it is packed for.
         pair_sum: what decided that, where there is such a form: see `pair_proof`.
         blocks: rows and columns of pixels that an output pixel becomes.
         places: s64[tile], row · columns + column in the block of each tile's channels.
@@ -68,7 +68,7 @@ class PackedConv:
     blocks: tuple[int, int]
     places: S64
     density: float
-    is_narrow: bool = False
+    form: int = 0
     pair_sum: int | None = None
 
     @property
@@ -87,7 +87,12 @@ class PackedConv:
 
     @cached_property
     def primitive(self) -> Primitive:
-        return primitive_named(self.isa).forms[self.is_narrow]
+        return primitive_named(self.isa).forms[self.form]
+
+    @property
+    def is_narrow(self) -> bool:
+        """Whether the dot product is one that is exact for these weights only."""
+        return self.primitive.is_narrow
 
     @property
     def tile_registers(self) -> int:

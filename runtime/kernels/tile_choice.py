@@ -14,6 +14,9 @@ from qcompiler.runtime.codegen.primitives import Primitive
 L2_BYTES = 2**20
 """Weights beyond this are read from memory each time the layer runs."""
 
+_FEW_PRODUCTS = 28
+"""With as many products for each result, or fewer, vectors are faster: a matrix unit's sums go through memory."""
+
 _STEP_CYCLES = {4: 117, 2: 82, 1: 84}
 """Vectors of a tile -> cycles of a step's four products, with weights from the L2 cache."""
 
@@ -58,6 +61,12 @@ def choose_tiles(p: Primitive, *, channels: int, activations: int, pixels: int, 
     costs = {index: _cycles(shape.vectors, channels, steps, pixels) for index, shape in enumerate(p.tiles)}
     widest = min(costs, key=costs.__getitem__)
     return TileChoice(widest, collected=p.tiles[widest].vectors == 1 and sections == 1 and channels >= ROW_BYTES)
+
+
+def prefers_vectors(vectors_only: Primitive, channels: int, activations: int) -> bool:
+    """Whether a layer is faster without the matrix unit; the arguments as for `choose_tiles`."""
+    narrowest = vectors_only.tiles[-1].vectors * vectors_only.lanes
+    return activations <= _FEW_PRODUCTS and channels >= narrowest
 
 
 def _cycles(vectors: int, channels: int, steps: int, pixels: int) -> float:

@@ -176,16 +176,19 @@ def dot_products(graph: Graph, isa_name: str) -> list[DotProduct]:
         layer = integer_layer(node)
         if layer is None:
             continue
-        names, reason = DOT_PRODUCTS[isa_name], "exact for all weights"
-        chosen = names[0]
-        packed = None if len(names) == 1 or layer.is_depthwise else _pack(layer, None, isa_name, 0)
-        if isinstance(packed, PackedConv) and packed.pair_sum is not None:
-            chosen = names[packed.is_narrow]
-            relation = "within" if packed.is_narrow else "beyond"
-            reason = f"sums of two products reach {packed.pair_sum}, {relation} the {MOST} of 16 bits"
-        elif len(names) > 1:
-            reason = "depthwise"
-        found.append(DotProduct(layer.name, chosen, reason))
+        names = DOT_PRODUCTS[isa_name]
+        form, reason = 0, "exact for all weights"
+        packed = None if len(names) == 1 else _pack(layer, None, isa_name, 0)
+        if isinstance(packed, PackedDepthwise):
+            form, reason = int(packed.primitive.matrix_unit is not None), "depthwise"
+        elif packed is not None:
+            form = packed.form
+            if packed.pair_sum is not None:
+                relation = "within" if packed.is_narrow else "beyond"
+                reason = f"sums of two products reach {packed.pair_sum}, {relation} the {MOST} of 16 bits"
+            elif form:
+                reason = "few products for each result"
+        found.append(DotProduct(layer.name, names[form], reason))
     return found
 
 

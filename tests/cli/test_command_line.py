@@ -105,6 +105,16 @@ def test_run_equals_the_reference(assets, artifact, capsys):
         assert np.array_equal(got["logits"], expected["logits"])
 
 
+def test_dot_products_beside_a_matrix_unit(assets):
+    """Layers that widen 16 channels, and depthwise ones, are left to vectors."""
+    data = assets / "digits_calibration.npz"
+    graph = qcompiler.compile(assets / "digits_dsnet.onnx", calibration=data, calibration_method="minmax").graph
+    stem, widening, depthwise, narrowing, *_ = ((p.instruction, p.reason) for p in dot_products(graph, "amx"))
+    assert stem == narrowing == ("tdpbusd", "exact for all weights")
+    assert widening == ("vpdpbusd", "few products for each result")
+    assert depthwise == ("vpdpbusd", "depthwise")
+
+
 def test_dot_products_of_a_reduced_range_are_those_of_pairs(assets, artifact, capsys):
     options = ["--calibrate", str(assets / "digits_calibration.npz"), "-o", "reduced.qc", "-q"]
     assert run([str(assets / "digits_cnn.onnx"), *options, "--reduce-range"]) == 0

@@ -247,7 +247,10 @@ def test_convolution(isa_name: str, layer: Layer):
 def test_convolution_with_each_choice_of_tiles(isa_name: str, layer: Layer, widest: int, collected: bool):
     x, weight, bias, requantization = random_operands(layer)
     choice = TileChoice(widest, collected=collected and widest == 2 and layer.group == 1)
-    with patch.object(convolution_packing, "choose_tiles", return_value=choice):
+    with (
+        patch.object(convolution_packing, "choose_tiles", return_value=choice),
+        patch.object(convolution_packing, "prefers_vectors", return_value=False),
+    ):
         plan = conv_plan(layer, isa_name, weight, bias, requantization)
     result = execute(plan, isa_name, x, layer.dtype, layer.shares)
     assert np.array_equal(result, expected(layer, x, weight, bias, requantization))
@@ -266,6 +269,17 @@ def test_choice_of_tiles():
     assert choose_tiles(primitive_named("vnni512"), channels=512, activations=4608, pixels=49) == TileChoice(
         0, collected=False
     )
+
+
+@pytest.mark.parametrize(("channels", "products", "form"), [(96, 16, 1), (96, 32, 0), (16, 16, 0)])
+def test_few_products_are_left_to_vectors(channels: int, products: int, form: int):
+    """A matrix unit's sums go through memory, which takes longer than a few dot products."""
+    layer = replace(large_layer(6, group=1, per_group=products, cout=channels), kernel=(1, 1), pads=(0, 0, 0, 0))
+    x, weight, bias, requantization = random_operands(layer)
+    packed = pack_conv(facts_of(layer, weight, bias, requantization), "amx-emulated")
+    assert packed.form == form
+    result = execute(packed.plan(1, 6, 6), "amx-emulated", x, layer.dtype, layer.shares)
+    assert np.array_equal(result, expected(layer, x, weight, bias, requantization))
 
 
 @pytest.mark.parametrize("isa_name", PRIMITIVES)
