@@ -21,7 +21,7 @@ def constant(value: int) -> ir.Constant:
     return ir.Constant(I64, value)
 
 
-def splat_constant(kind: ir.VectorType, value: int) -> ir.Constant:
+def splat_constant(kind: ir.VectorType, value: float) -> ir.Constant:
     """A vector of equal constants."""
     return ir.Constant(kind, [ir.Constant(kind.element, value)] * kind.count)
 

@@ -9,6 +9,7 @@ from llvmlite import ir
 
 from qcompiler.runtime.codegen.deferred import inlined, types
 from qcompiler.runtime.codegen.intrinsics import emitted
+from qcompiler.runtime.codegen.quantize_block import BLOCK, F32, quantize_block, round_quotient
 from qcompiler.runtime.kernels.arithmetic import share_range
 from qcompiler.runtime.kernels.memory import (
     load_f32,
@@ -22,44 +23,52 @@ from qcompiler.runtime.kernels.memory import (
 )
 from qcompiler.runtime.kernels.registry import kernel
 
-_F32, _I32 = ir.FloatType(), ir.IntType(32)
-_MAGIC = ir.Constant(_F32, 1.5 * 2**23)
 
-
-@emitted(types.int32, types.float32, types.float32, types.float32, types.float32)
-def quantize_element(builder: ir.IRBuilder, x: ir.Value, scale: ir.Value, low: ir.Value, high: ir.Value) -> ir.Value:
-    """round_half_even(x / scale) clamped to [low, high], integers of at most 17 bits; NaN gives low.
-
-    Clamping first changes nothing, and below 2^22 adding and subtracting 1.5 · 2^23 rounds to an integer, ties to
-    even, in plain float32 arithmetic: exact on every target, and no call where there is no rounding instruction.
-    """
-    quotient = builder.fdiv(x, scale)
-    raised = builder.select(builder.fcmp_ordered(">", quotient, low), quotient, low)
-    bounded = builder.select(builder.fcmp_ordered("<", raised, high), raised, high)
-    return builder.fptosi(builder.fsub(builder.fadd(bounded, _MAGIC), _MAGIC), _I32)
+@emitted(types.int32, types.float32, types.float32, types.int32, types.float32, types.float32)
+def quantize_element(
+    builder: ir.IRBuilder, x: ir.Value, scale: ir.Value, zero_point: ir.Value, low: ir.Value, high: ir.Value
+) -> ir.Value:
+    """`round_quotient(x / scale, ...)`."""
+    value, _distance = round_quotient(builder, builder.fdiv(x, scale), zero_point, low, high)
+    return value
 
 
 @emitted(types.float32, types.int32)
 def float_of(builder: ir.IRBuilder, value: ir.Value) -> ir.Value:
     """The nearest float32, ties to even."""
-    return builder.sitofp(value, _F32)
+    return builder.sitofp(value, F32)
 
 
 @inlined
-def store_byte(base: int, index: int, value: int) -> None:
-    """Store a u8 or s8."""
-    store_u8(base, index, value)
+def quantize_bytes(
+    target: int, source: int, count: int, scale: float, zero_point: int, low: float, high: float
+) -> None:
+    """Quantize `count` elements with one scale to u8 or s8."""
+    if count < BLOCK:
+        for i in range(count):
+            store_u8(target, i, quantize_element(load_f32(source, i), scale, zero_point, low, high))
+        return
+    for start in range(0, count, BLOCK):
+        at = min(start, count - BLOCK)
+        quantize_block(target + at, source + 4 * at, scale, zero_point, low, high)
 
 
 @inlined
-def store_short(base: int, index: int, value: int) -> None:
-    """Store an s16."""
-    store_s16(base, index, value)
+def quantize_shorts(
+    target: int, source: int, count: int, scale: float, zero_point: int, low: float, high: float
+) -> None:
+    """Quantize `count` elements with one scale to s16."""
+    for i in range(count):
+        store_s16(target, i, quantize_element(load_f32(source, i), scale, zero_point, low, high))
 
 
 @inlined
 def quantize_rows(
-    operands: int, share: int, shares: int, itemsize: int, store: Callable[[int, int, int], None]
+    operands: int,
+    share: int,
+    shares: int,
+    itemsize: int,
+    quantize: Callable[[int, int, int, float, int, float, float], None],
 ) -> None:
     """Quantize to elements of `itemsize` bytes, one run with one scale after the other."""
     x, scales, zero_points = load_s64(operands, 0), load_s64(operands, 1), load_s64(operands, 2)
@@ -71,9 +80,7 @@ def quantize_rows(
         n = min((row + 1) * inner, end) - position
         scale, zero_point = load_f32(scales, row % channels), load_s32(zero_points, row % channels)
         low, high = float_of(lo - zero_point), float_of(hi - zero_point)
-        source, target = x + 4 * position, out + itemsize * position
-        for i in range(n):
-            store(target, i, quantize_element(load_f32(source, i), scale, low, high) + zero_point)
+        quantize(out + itemsize * position, x + 4 * position, n, scale, zero_point, low, high)
         position += n
 
 
@@ -83,13 +90,13 @@ _QUANTIZE_WORDS = ("x", "scales", "zero_points", "out", "count", "channels", "in
 @kernel("int_quantize8", words=_QUANTIZE_WORDS)
 def int_quantize8(operands: int, share: int, shares: int) -> None:
     """`int.quantize` to u8 or s8; scales f32[channels], zero_points s32[channels], limits lo and hi of the dtype."""
-    quantize_rows(operands, share, shares, 1, store_byte)
+    quantize_rows(operands, share, shares, 1, quantize_bytes)
 
 
 @kernel("int_quantize16", words=_QUANTIZE_WORDS)
 def int_quantize16(operands: int, share: int, shares: int) -> None:
     """`int.quantize` to s16."""
-    quantize_rows(operands, share, shares, 2, store_short)
+    quantize_rows(operands, share, shares, 2, quantize_shorts)
 
 
 @inlined
@@ -143,7 +150,7 @@ def int_dequantize16(operands: int, share: int, shares: int) -> None:
 @emitted(types.float32, types.int64)
 def float_of_s64(builder: ir.IRBuilder, value: ir.Value) -> ir.Value:
     """The nearest float32 of a difference that needs 33 bits, ties to even."""
-    return builder.sitofp(value, _F32)
+    return builder.sitofp(value, F32)
 
 
 @kernel("int_dequantize32", words=_DEQUANTIZE_WORDS)

@@ -177,6 +177,21 @@ def test_quantize(run_in_shares, dtype, scale, data, seed):
     check(run_in_shares, IntQuantize(dtype, *per_row, axis=0), [x])
 
 
+@pytest.mark.parametrize("dtype", EIGHT)
+@settings(max_examples=60)
+@given(mantissa=st.floats(1, 2, width=32), exponent=st.integers(-126, 115), data=st.data(), seed=seeds)
+def test_quantize_few_elements_near_a_tie(run_in_shares, dtype, mantissa, exponent, data, seed):
+    """Blocks without such an element are multiplied by the inverse, the others divided, and all those of odd scales."""
+    rng = np.random.default_rng(seed)
+    scale = np.float32(np.ldexp(mantissa, exponent))
+    x = (rng.uniform(-300, 300, 3000) * float(scale)).astype(np.float32)
+    ties = ((rng.integers(-256, 256, 9) + 0.5) * float(scale)).astype(np.float32)
+    for _ in range(int(rng.integers(0, 3))):
+        ties = np.nextafter(ties, rng.choice(np.array([-np.inf, np.inf], np.float32), 9))
+    x[rng.integers(0, len(x), 9)] = ties
+    check(run_in_shares, IntQuantize(dtype, (float(scale),), (data.draw(zero_points(dtype)),)), [x])
+
+
 @pytest.mark.parametrize("dtype", [*NARROW, DType.S32])
 @few
 @given(scale=st.floats(2**-20, 2**10, width=32), data=st.data(), seed=seeds)
