@@ -21,6 +21,7 @@ from qcompiler.runtime.kernels.memory import (
     store_s16,
     store_u8,
 )
+from qcompiler.runtime.kernels.movement import interleave_pixels
 from qcompiler.runtime.kernels.registry import kernel
 
 
@@ -91,6 +92,33 @@ _QUANTIZE_WORDS = ("x", "scales", "zero_points", "out", "count", "channels", "in
 def int_quantize8(operands: int, share: int, shares: int) -> None:
     """`int.quantize` to u8 or s8; scales f32[channels], zero_points s32[channels], limits lo and hi of the dtype."""
     quantize_rows(operands, share, shares, 1, quantize_bytes)
+
+
+_STRIP = 16 * BLOCK  # pixels that are quantized before they are interleaved: bytes are read when they are in the cache
+INTERLEAVED_BYTES = 3 * _STRIP
+"""Scratch of a share of `int_quantize_interleaved`."""
+
+
+@kernel(
+    "int_quantize_interleaved",
+    words=("x", "scales", "zero_points", "out", "scratch", "batch", "pixels", "channels", "lo", "hi"),
+)
+def int_quantize_interleaved(operands: int, share: int, shares: int) -> None:
+    """`int.quantize` of f32[batch, 3, pixels] to bytes [batch, pixels, 3]; scales and limits as for `int_quantize8`."""
+    x, scales, zero_points = load_s64(operands, 0), load_s64(operands, 1), load_s64(operands, 2)
+    out, planes = load_s64(operands, 3), load_s64(operands, 4) + share * INTERLEAVED_BYTES
+    pixels, channels = load_s64(operands, 6), load_s64(operands, 7)
+    lo, hi = load_s64(operands, 8), load_s64(operands, 9)
+    start, end = share_range(pixels, share, shares)
+    for image in range(load_s64(operands, 5)):
+        for first in range(start, end, _STRIP):
+            count = min(_STRIP, end - first)
+            for plane in range(3):
+                scale, zero_point = load_f32(scales, plane % channels), load_s32(zero_points, plane % channels)
+                low, high = float_of(lo - zero_point), float_of(hi - zero_point)
+                source = x + 4 * ((3 * image + plane) * pixels + first)
+                quantize_bytes(planes + plane * _STRIP, source, count, scale, zero_point, low, high)
+            interleave_pixels(out + 3 * (image * pixels + first), planes, _STRIP, count)
 
 
 @kernel("int_quantize16", words=_QUANTIZE_WORDS)

@@ -106,6 +106,16 @@ def transpose(operands: int, share: int, shares: int) -> None:
                         move(source, base + row * columns + column, target, base + column * rows + row, itemsize)
 
 
+@inlined
+def interleave_pixels(target: int, planes: int, plane_bytes: int, count: int) -> None:
+    """The bytes of `count` pixels from three planes `plane_bytes` apart to three neighbours each."""
+    green, blue = planes + plane_bytes, planes + 2 * plane_bytes
+    for i in range(count):
+        store_u8(target, 3 * i, load_u8(planes, i))
+        store_u8(target, 3 * i + 1, load_u8(green, i))
+        store_u8(target, 3 * i + 2, load_u8(blue, i))
+
+
 @kernel("interleave3", words=("source", "target", "batch", "pixels"))
 def interleave3(operands: int, share: int, shares: int) -> None:
     """[batch, 3, pixels] bytes to [batch, pixels, 3]: the transposition of an RGB image, with vector shuffles."""
@@ -113,12 +123,8 @@ def interleave3(operands: int, share: int, shares: int) -> None:
     batch, pixels = load_s64(operands, 2), load_s64(operands, 3)
     start, end = share_range(pixels, share, shares)
     for image in range(batch):
-        planes, out = source + image * 3 * pixels, target + image * 3 * pixels
-        green, blue = planes + pixels, planes + 2 * pixels
-        for i in range(start, end):
-            store_u8(out, 3 * i, load_u8(planes, i))
-            store_u8(out, 3 * i + 1, load_u8(green, i))
-            store_u8(out, 3 * i + 2, load_u8(blue, i))
+        planes, out = source + image * 3 * pixels + start, target + 3 * (image * pixels + start)
+        interleave_pixels(out, planes, pixels, end - start)
 
 
 @kernel(

@@ -5,12 +5,13 @@ import math
 import numpy as np
 
 from qcompiler.ir import Node
-from qcompiler.ir.ops import IntDequantize, IntQuantize
+from qcompiler.ir.ops import IntDequantize, IntQuantize, Transpose
 from qcompiler.ir.ops.shapes import normalize_axis
 from qcompiler.ir.types import DType
-from qcompiler.runtime.kernels import boundary  # noqa: F401  # registers the kernels
+from qcompiler.runtime.codegen.quantize_block import BLOCK
 from qcompiler.runtime.kernels.arithmetic import SIGN_FLIP
-from qcompiler.runtime.lowering.context import Lowering, lowers
+from qcompiler.runtime.kernels.boundary import INTERLEAVED_BYTES
+from qcompiler.runtime.lowering.context import Lowering, lowers, shares_for
 from qcompiler.runtime.lowering.geometry import split_at
 from qcompiler.runtime.program import Operand
 
@@ -19,14 +20,41 @@ _NS = 0.2  # an element
 
 @lowers(IntQuantize)
 def lower_quantize(lowering: Lowering, node: Node, op: IntQuantize) -> None:
-    """One kernel for each width of the result; signedness is in its limits."""
-    words = _border_words(lowering, node, op, offset=0)
+    """One kernel for each width of the result, which may be transposed; signedness is in its limits."""
     lo, hi = op.dtype.limits
     count = math.prod(lowering.shape(node.result))
     kernel = "int_quantize16" if op.dtype is DType.S16 else "int_quantize8"
     if op.dtype not in (DType.U8, DType.S8, DType.S16):
         raise lowering.unsupported(node, f"it makes {op.dtype}")
-    lowering.emit(node, kernel, words | {"lo": lo, "hi": hi}, cost=_NS * count, items=count // 64)
+    transposition = interleaving_of(node)
+    if transposition is not None and lowering.place_of(transposition.result) is None:
+        batch, height, width, _planes = lowering.shape(transposition.result)
+        items = height * width // BLOCK
+        scratch_bytes = shares_for(_NS * count, items) * INTERLEAVED_BYTES
+        words = _border_words(lowering, node, op, offset=0) | {
+            "out": lowering.result(transposition.result),
+            "scratch": lowering.build.tensor(f"{node.name}.scratch", DType.U8, (scratch_bytes,)),
+            "batch": batch,
+            "pixels": height * width,
+            "lo": lo,
+            "hi": hi,
+        }
+        kernel = "int_quantize_interleaved"
+        lowering.emit(node, kernel, words, scratch=("scratch",), cost=_NS * count, items=items)
+        return
+    words = _border_words(lowering, node, op, offset=0) | _run_words(lowering, node, op) | {"lo": lo, "hi": hi}
+    lowering.emit(node, kernel, words, cost=_NS * count, items=count // 64)
+
+
+def interleaving_of(quantize: Node) -> Node | None:
+    """The transposition of an RGB image from planes to pixels that is all that uses the bytes of an `int.quantize`."""
+    result, op = quantize.result, quantize.op
+    if not isinstance(op, IntQuantize) or result.is_output or result.use_count != 1:
+        return None
+    user = result.users[0]
+    is_interleaving = isinstance(user.op, Transpose) and user.op.perm == (0, 2, 3, 1) and result.type.shape[1] == 3
+    by_plane = op.axis is None or normalize_axis(op.axis, 4) == 1
+    return user if is_interleaving and by_plane and op.dtype.is_8_bit else None
 
 
 @lowers(IntDequantize)
@@ -36,7 +64,7 @@ def lower_dequantize(lowering: Lowering, node: Node, op: IntDequantize) -> None:
     if dtype not in (*SIGN_FLIP, DType.S16, DType.S32):
         raise lowering.unsupported(node, f"its operand is {dtype}")
     flip = SIGN_FLIP.get(dtype, 0)
-    words = _border_words(lowering, node, op, offset=flip) | {"flip": flip}
+    words = _border_words(lowering, node, op, offset=flip) | _run_words(lowering, node, op) | {"flip": flip}
     count = math.prod(lowering.shape(node.result))
     lowering.emit(node, f"int_dequantize{8 * dtype.itemsize}", words, cost=_NS * count, items=count // 64)
 
@@ -44,19 +72,21 @@ def lower_dequantize(lowering: Lowering, node: Node, op: IntDequantize) -> None:
 def _border_words(
     lowering: Lowering, node: Node, op: IntQuantize | IntDequantize, *, offset: int
 ) -> dict[str, Operand]:
-    """Operands, scales and zero points (moved by `offset`), and which element goes with which of them."""
-    shape = lowering.shape(node.result)
-    channels, inner = 1, max(1, math.prod(shape))
-    if op.axis is not None:
-        axis = normalize_axis(op.axis, len(shape))
-        _, channels, inner = split_at(shape, axis, axis + 1)
+    """The operand, scales, zero points (moved by `offset`) and how many there are of them."""
     zero_points = [z + offset for z in op.zero_point]
     return {
         "x": lowering.buffer(node.operands[0]),
         "scales": lowering.constant(node, "scales", lambda: np.array(op.scale, np.float32)),
         "zero_points": lowering.constant(node, "zero_points", lambda: np.array(zero_points, np.int32)),
-        "out": lowering.result(node.result),
-        "count": math.prod(shape),
-        "channels": channels,
-        "inner": inner,
+        "channels": len(zero_points),
     }
+
+
+def _run_words(lowering: Lowering, node: Node, op: IntQuantize | IntDequantize) -> dict[str, Operand]:
+    """The result, of how many elements, and how many neighbours have the same scale."""
+    shape = lowering.shape(node.result)
+    inner = max(1, math.prod(shape))
+    if op.axis is not None:
+        axis = normalize_axis(op.axis, len(shape))
+        *_, inner = split_at(shape, axis, axis + 1)
+    return {"out": lowering.result(node.result), "count": math.prod(shape), "inner": inner}

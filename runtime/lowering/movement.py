@@ -41,6 +41,8 @@ def lower_transpose(lowering: Lowering, node: Node, op: Transpose) -> None:
     """A walk of the operand with its axes permuted, unless products of activations read or write through it."""
     if read_through(node.result) is not None or written_through(node.operands[0]) is node:
         return
+    if lowering.is_held(node.result):  # `int.quantize` has written it
+        return
     blocks = node.operands[0].producer
     if blocks is not None and transposition_of(blocks) is node and isinstance(blocks.op, DepthToSpace):
         source, axes = blocks.operands[0], _block_axes(lowering, blocks, blocks.op)

@@ -10,7 +10,14 @@ from numba import types
 from qcompiler.runtime import isa, lowering  # noqa: F401  # registers the kernels
 from qcompiler.runtime.kernels.registry import kernel_named, registered_kernels
 
-BORDERS = ["int_dequantize8", "int_dequantize16", "int_dequantize32", "int_quantize8", "int_quantize16"]
+BORDERS = [
+    "int_dequantize8",
+    "int_dequantize16",
+    "int_dequantize32",
+    "int_quantize8",
+    "int_quantize16",
+    "int_quantize_interleaved",
+]
 INTEGER = [
     *("concat", "copy", "int_add", "int_add16", "int_add8", "int_average_pool", "int_div", "int_lut16", "int_mean"),
     *("int_mul", "int_mul8", "int_prelu", "int_prelu8", "int_rescale", "int_softmax", "int_softmax8", "interleave3"),

@@ -47,15 +47,21 @@ def array_of(seed: int, dtype: DType, shape: Sequence[int]) -> AnyArray:
     return np.where(rng.random(shape) < 0.2, ends, values).astype(dtype.numpy)
 
 
-def check(run_in_shares, op: Op, arrays: Sequence[AnyArray], constants: Sequence[AnyArray] = ()) -> None:
-    """`op` on these operands, then on these constants: the same bits as the reference, whatever the shares."""
+def check(
+    run_in_shares, op: Op, arrays: Sequence[AnyArray], constants: Sequence[AnyArray] = (), *, then: Op | None = None
+) -> None:
+    """`op` on these operands and constants, its results as they are or what `then` makes of the only one.
+
+    The same bits as the reference, whatever the shares.
+    """
     graph = Graph("single", Stage.INTEGER)
     operands = [
         graph.add_input(f"x{i}", TensorType(DType.from_numpy(array.dtype), array.shape))
         for i, array in enumerate(arrays)
     ]
     operands += [graph.add_constant(array) for array in constants]
-    for i, value in enumerate(graph.add_node(op, operands).results):
+    node = graph.add_node(op, operands)
+    for i, value in enumerate(node.results if then is None else graph.add_node(then, [node.result]).results):
         graph.add_output(value, f"y{i}")
     feeds = {f"x{i}": array for i, array in enumerate(arrays)}
     expected = reference.run(graph, feeds)
@@ -175,6 +181,21 @@ def test_quantize(run_in_shares, dtype, scale, data, seed):
     check(run_in_shares, IntQuantize(dtype, (scale,), (data.draw(zero_points(dtype)),)), [x])
     per_row = tuple(scale * (i + 1) for i in range(4)), tuple(data.draw(zero_points(dtype)) for _ in range(4))
     check(run_in_shares, IntQuantize(dtype, *per_row, axis=0), [x])
+
+
+@pytest.mark.parametrize("dtype", EIGHT)
+@pytest.mark.parametrize("size", [(3, 5), (8, 8), (37, 60)])
+@pytest.mark.parametrize("per_plane", [False, True])
+def test_quantize_an_image_plane_by_plane(run_in_shares, dtype, size, per_plane):
+    """Of three planes, with the transposition after it, in one kernel; of four in two."""
+    rng = np.random.default_rng(5)
+    for planes in (3, 4):
+        x = (rng.normal(size=(2, planes, *size)) * 100).astype(np.float32)
+        scales = tuple(float(s) for s in rng.uniform(0.5, 2, planes if per_plane else 1).astype(np.float32))
+        lo, hi = dtype.limits
+        zero_points = tuple(int(z) for z in rng.integers(lo, hi, len(scales)))
+        quantize = IntQuantize(dtype, scales, zero_points, axis=1 if per_plane else None)
+        check(run_in_shares, quantize, [x], then=Transpose((0, 2, 3, 1)))
 
 
 @pytest.mark.parametrize("dtype", EIGHT)
