@@ -11,12 +11,8 @@ from qcompiler.numerics import (
     quantize_multiplier,
     softmax_tables,
 )
-from qcompiler.passes.integer_lowering import Lowered, Lowering, Quantized, Unlowerable, lowers, result_fields
+from qcompiler.passes.integer_lowering import Lowered, Lowering, Unlowerable, lowers, result_fields
 from qcompiler.passes.lower_residual import lower_residual_sum
-
-
-def _bits(*operands: Quantized) -> int:
-    return 8 if all(operand.is_8_bit for operand in operands) else 16
 
 
 @lowers(ops.Add, ops.Sub)
@@ -31,7 +27,7 @@ def lower_sum(node: Node, lowering: Lowering) -> Lowered:
     a, b, y = lowering.operand(node, 0), lowering.operand(node, 1), lowering.result(node)
     sign = -1 if isinstance(node.op, ops.Sub) else 1
     real_a, real_b = a.scale / y.scale, sign * b.scale / y.scale
-    multiplier_a, multiplier_b, shift = quantize_add_multipliers(real_a, real_b, bits=_bits(a, b))
+    multiplier_a, multiplier_b, shift = quantize_add_multipliers(real_a, real_b, a.dtype, b.dtype)
     op = ops.IntAdd(
         zp_a=a.zero_point,
         zp_b=b.zero_point,
@@ -62,7 +58,7 @@ def lower_product(node: Node, lowering: Lowering) -> Lowered:
 def lower_quotient(node: Node, lowering: Lowering) -> Lowered:
     """``(a−z_a)/(b−z_b)`` times s_a/(s_b·s_y), rounded once."""
     a, b, y = lowering.operand(node, 0), lowering.operand(node, 1), lowering.result(node)
-    M, shift = quantize_div_multiplier(a.scale / b.scale / y.scale, bits=_bits(a, b))
+    M, shift = quantize_div_multiplier(a.scale / b.scale / y.scale, a.dtype, b.dtype)
     op = ops.IntDiv(zp_a=a.zero_point, zp_b=b.zero_point, multiplier=M, shift=shift, **result_fields(y))
     return op, [a.value, b.value]
 

@@ -16,6 +16,8 @@ from typing import NamedTuple
 
 from qcompiler.errors import MultiplierRangeError, UsageError
 from qcompiler.ir.ops import IntAdd, IntAveragePool, IntDiv, IntMatMul, IntMean, IntMul, IntPRelu, IntSoftmax
+from qcompiler.ir.ops.integer_arithmetic import MAX_SHIFT_OF_DIVISION
+from qcompiler.ir.ops.integer_ranges import limits_of_sum
 from qcompiler.ir.types import DType, QuantParams
 
 S32_MIN, S32_MAX = -(2**31), 2**31 - 1
@@ -107,17 +109,17 @@ def quantize_multiplier(real: float) -> Multiplier:
     return Multiplier(M, shift)
 
 
-def quantize_add_multipliers(real_a: float, real_b: float, *, bits: int = 8) -> tuple[int, int, int]:
+def quantize_add_multipliers(
+    real_a: float, real_b: float, dtype_a: DType = DType.U8, dtype_b: DType = DType.U8
+) -> tuple[int, int, int]:
     """(multiplier_a, multiplier_b, shift) of an addition: two factors over one power of two, the largest.
 
-    With operands of 8 bits |multiplier| < 2^21 and shift ≤ 31: the rounded sum is at most
-    2 · 255 · (2^21 − 1) + 2^30 < 2^31. With operands of 16 bits |multiplier| < 2^31 and shift ≤ 62, in 64
-    bits.
+    With operands of 8 bits the sum fits 32 bits, else 64: see `limits_of_sum`.
 
     Raises:
         MultiplierRangeError: a factor needs a shift below 1, or is not finite.
     """
-    limit, most = (2**21, 31) if bits == 8 else (2**31, 62)
+    limit, most = limits_of_sum(dtype_a, dtype_b)
     largest = max(abs(real_a), abs(real_b))
     if not math.isfinite(real_a) or not math.isfinite(real_b):
         raise MultiplierRangeError(f"the multipliers {real_a} and {real_b} of a sum are not both finite")
@@ -138,15 +140,15 @@ def quantize_residual_factor(real: float) -> int | None:
     return factor if LEAST_RESIDUAL_FACTOR <= abs(factor) < 2**15 else None
 
 
-def quantize_div_multiplier(real: float, *, bits: int = 8) -> Multiplier:
+def quantize_div_multiplier(real: float, dtype_a: DType = DType.U8, dtype_b: DType = DType.U8) -> Multiplier:
     """The multiplier of a division; its shift is limited so that ``2 · (b − zp_b) · 2^shift`` fits 64 bits.
 
-    The limit is 53 for 8-bit operands and 45 for 16-bit ones; a smaller factor keeps fewer bits.
+    The limit is 53 for 8-bit operands and 45 where one has 16 bits; a smaller factor keeps fewer bits.
 
     Raises:
         MultiplierRangeError: as `quantize_multiplier`.
     """
-    most = 53 if bits == 8 else 45
+    most = MAX_SHIFT_OF_DIVISION[max(dtype_a.itemsize, dtype_b.itemsize)]
     M, shift = quantize_multiplier(real)
     return Multiplier(M, shift) if M and shift <= most else Multiplier(_signed_fixed_point(real, most), most)
 

@@ -21,7 +21,6 @@ from qcompiler.ir.ops.integer_linear import RESIDUAL, X
 from qcompiler.runtime import isa
 from qcompiler.runtime.lowering.tables import looked_up_layer
 
-_FAST_ADD_LIMIT = 2**21  # |multiplier| that keeps the sum of 8-bit operands in 32 bits
 FAST_SHIFT = 32  # smallest shift whose low product half only rounds
 
 
@@ -54,11 +53,8 @@ def reads_rows(node: Node, value: Value) -> bool:
 
 
 def is_fast_add(node: Node) -> bool:
-    """Whether an addition of 8-bit tensors fits 32 bits."""
-    op = node.op
-    if not isinstance(op, IntAdd) or not has_8_bits(node):
-        return False
-    return max(abs(op.multiplier_a), abs(op.multiplier_b)) < _FAST_ADD_LIMIT and op.shift < FAST_SHIFT
+    """Whether it is an addition of 8-bit tensors, whose sums fit 32 bits: see `limits_of_sum`."""
+    return isinstance(node.op, IntAdd) and has_8_bits(node)
 
 
 def is_fast_mul(node: Node) -> bool:

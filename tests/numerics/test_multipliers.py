@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from qcompiler import numerics
 from qcompiler.errors import MultiplierRangeError
+from qcompiler.ir.types import DType
 from qcompiler.numerics import FLUSH, S32_MAX, S32_MIN, Multiplier
 
 HALF = Fraction(1, 2)
@@ -106,9 +107,14 @@ def test_add_multipliers_fit_32_bits_and_are_the_largest_possible(a: float, b: f
     assert shift == 31 or a == b == 0 or floor(doubled + HALF) >= 2**21
 
 
-@given(st.floats(-1e4, 1e4, allow_subnormal=False), st.floats(-1e4, 1e4, allow_subnormal=False))
-def test_add_multipliers_of_16_bits_fit_64_bits(a: float, b: float):
-    ma, mb, shift = numerics.quantize_add_multipliers(a, b, bits=16)
+@given(
+    st.floats(-1e4, 1e4, allow_subnormal=False),
+    st.floats(-1e4, 1e4, allow_subnormal=False),
+    st.sampled_from([(DType.S16, DType.S16), (DType.S16, DType.U8), (DType.S8, DType.S16)]),
+)
+def test_add_multipliers_of_16_bits_fit_64_bits(a: float, b: float, dtypes: tuple[DType, DType]):
+    ma, mb, shift = numerics.quantize_add_multipliers(a, b, *dtypes)
+    assert shift == 62 or a == b == 0 or max(abs(ma), abs(mb)) >= 2**30
     assert max(abs(ma), abs(mb)) < 2**31
     assert 65535 * (abs(ma) + abs(mb)) + 2 ** (shift - 1) < 2**63
     for M, real in ((ma, a), (mb, b)):
@@ -125,10 +131,10 @@ def test_add_multipliers_out_of_range_are_refused(a: float, b: float):
         numerics.quantize_add_multipliers(a, b)
 
 
-@given(st.floats(0, 2.0**28), st.sampled_from([8, 16]))
-def test_a_division_never_leaves_64_bits(real: float, bits: int):
-    M, shift = numerics.quantize_div_multiplier(real, bits=bits)
-    largest = 2**bits - 1
+@given(st.floats(0, 2.0**28), st.sampled_from([DType.U8, DType.S8, DType.S16]))
+def test_a_division_never_leaves_64_bits(real: float, dtype: DType):
+    M, shift = numerics.quantize_div_multiplier(real, dtype, dtype)
+    largest = dtype.limits[1] - dtype.limits[0]
     assert 2 * largest * M + (largest << shift) < 2**63
     assert 2 * (largest << shift) < 2**63
     assert abs(M - Fraction(real) * 2**shift) <= HALF or M >= 2**30

@@ -113,10 +113,9 @@ pairs = st.sampled_from(SHAPES)
 @given(data=st.data(), shapes=pairs, seed=seeds)
 def test_addition(run_in_shares, dtypes, data, shapes, seed):
     a, b, out = dtypes
-    bits = 8 if DType.S16 not in (a, b) else 16
     factors = st.floats(2**-9, 4)
     multiplier_a, multiplier_b, shift = quantize_add_multipliers(
-        data.draw(factors), data.draw(st.sampled_from([1, -1])) * data.draw(factors), bits=bits
+        data.draw(factors), data.draw(st.sampled_from([1, -1])) * data.draw(factors), a, b
     )
     op = IntAdd(
         out,

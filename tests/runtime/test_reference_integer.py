@@ -194,9 +194,8 @@ def test_sums_that_float64_cannot_hold_are_taken_in_64_bits():
 @given(st.data())
 def test_add(data: st.DataObject):
     dtype, (shape_a, shape_b) = data.draw(SMALL), data.draw(SHAPES)
-    bits = 16 if dtype is DType.S16 else 8
     reals = data.draw(st.tuples(st.floats(-100, 100), st.floats(-100, 100)))
-    ma, mb, shift = numerics.quantize_add_multipliers(*reals, bits=bits)
+    ma, mb, shift = numerics.quantize_add_multipliers(*reals, dtype, dtype)
     out, zp_out, lo, hi = data.draw(results())
     op = IntAdd(out, data.draw(zero_points(dtype)), data.draw(zero_points(dtype)), ma, mb, shift, zp_out, lo, hi)
     check_binary(op, numerics.add, data.draw(tensors(shape_a, dtype)), data.draw(tensors(shape_b, dtype)))
@@ -219,7 +218,7 @@ def test_div(data: st.DataObject):
     real = data.draw(st.sampled_from([0.0, 2.0**-70, 2.0**28]) | st.floats(2.0**-40, 2.0**20))
     out, zp_out, lo, hi = data.draw(results())
     zps = data.draw(zero_points(dtype)), data.draw(zero_points(dtype))
-    rescale = numerics.quantize_div_multiplier(real, bits=16 if dtype is DType.S16 else 8)
+    rescale = numerics.quantize_div_multiplier(real, dtype, dtype)
     op = IntDiv(out, *zps, *rescale, zp_out, lo, hi)
     b = data.draw(tensors(shape_b, dtype))
     if data.draw(st.booleans()):

@@ -22,8 +22,8 @@ from qcompiler.ir.ops.integer_ranges import (
 from qcompiler.ir.ops.shapes import broadcast_shapes, normalize_axis, static_dim
 from qcompiler.ir.types import DType, TensorType
 
-MAX_SHIFT_OF_DIVISION = {8: 53, 16: 45}
-"""``2 · (b − zp_b) · 2^shift`` fits 64 bits up to here, by the bits of b."""
+MAX_SHIFT_OF_DIVISION = {1: 53, 2: 45}
+"""``2 · (b − zp_b) · 2^shift`` fits 64 bits up to here, by the bytes of an element of b."""
 
 
 @register_op
@@ -101,7 +101,7 @@ class IntDiv(IntegerOp):
 
     def infer(self, operands: Operands) -> tuple[TensorType, ...]:
         result = _result_of_two(self, operands)
-        most = MAX_SHIFT_OF_DIVISION[8 * operands[1].dtype.itemsize]
+        most = MAX_SHIFT_OF_DIVISION[operands[1].dtype.itemsize]
         if not (0 <= self.multiplier < END_MULTIPLIER and MIN_SHIFT <= self.shift <= most):
             raise VerifyError(f"multiplier {self.multiplier} or shift {self.shift} of a division is out of range")
         return (result,)

@@ -13,7 +13,6 @@ from qcompiler.ir.types import AnyArray, DType, TensorType, format_shape
 
 MIN_MULTIPLIER, END_MULTIPLIER = 2**30, 2**31
 MIN_SHIFT, MAX_SHIFT = 2, 62
-END_MULTIPLIER_8_BIT_SUM, MAX_SHIFT_8_BIT_SUM = 2**21, 31
 NARROW = (DType.U8, DType.S8)
 ACTIVATIONS = (DType.U8, DType.S8, DType.S16)
 ACCUMULATORS = (*ACTIVATIONS, DType.S32)
@@ -74,10 +73,17 @@ def check_multiplier(multiplier: int, shift: int) -> None:
         raise VerifyError(f"shift {shift} lies outside [{MIN_SHIFT}, {MAX_SHIFT}]")
 
 
+def limits_of_sum(*dtypes: DType) -> tuple[int, int]:
+    """(end of |multiplier|, most shift) of an addition of these operands.
+
+    With 8 bits the rounded sum is at most 2 · 255 · (2^21 − 1) + 2^30 < 2^31; with more it has 64 bits.
+    """
+    return (2**21, 31) if all(dtype.is_8_bit for dtype in dtypes) else (END_MULTIPLIER, MAX_SHIFT)
+
+
 def check_sum_multipliers(operands: Sequence[TensorType], multipliers: Sequence[int], shift: int) -> None:
-    """Raise VerifyError unless the sum of the products fits 32 bits for 8-bit operands, else 64."""
-    narrow = all(operand.dtype in NARROW for operand in operands)
-    end, most = (END_MULTIPLIER_8_BIT_SUM, MAX_SHIFT_8_BIT_SUM) if narrow else (END_MULTIPLIER, MAX_SHIFT)
+    """Raise VerifyError unless the sum of the products keeps within `limits_of_sum`."""
+    end, most = limits_of_sum(*(operand.dtype for operand in operands))
     for multiplier in multipliers:
         if not -end < multiplier < end:
             raise VerifyError(f"multiplier {multiplier} of a sum lies outside (-{end}, {end})")
