@@ -294,14 +294,10 @@ def compile_loops(progress: "Progress | None" = None) -> None:
     """Compile the interpreter's loops, or read them from the cache, so that no call has to."""
     if _found_loops:
         return
+    from qcompiler.runtime.kernels.registry import addresses_of
     from qcompiler.runtime.walk_loops import CALL, HELP
 
-    missing = [kernel for kernel in (CALL, HELP) if not kernel.is_ready]
-    for done, kernel in enumerate(missing):
-        if progress is not None:
-            progress(kernel.name, done, len(missing))
-        _ = kernel.address
-    use_loops(CALL.address, HELP.address)
+    use_loops(*addresses_of([CALL, HELP], progress).values())
 
 
 def use_loops(call: int, help_: int) -> None:

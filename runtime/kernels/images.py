@@ -105,7 +105,7 @@ def load(image: Image) -> int:
     Raises:
         OSError: memory cannot be made executable, or the C library lacks a function.
     """
-    identity = hashlib.sha256(image.to_bytes()).digest()
+    identity = image.to_bytes()[:_DIGEST_BYTES]
     with _mapping:
         if identity not in _addresses:
             _addresses[identity] = _map(image)

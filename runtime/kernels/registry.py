@@ -14,7 +14,7 @@ needed.
 import os
 import sys
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -74,7 +74,7 @@ class Kernel:
             UsageError: the JIT's target or the primitive has instructions that cannot run here, or the JIT is off.
         """
         isa.check_runs_here(isa_name)
-        emitted = isa_name if self.per_isa else isa.ANY
+        emitted = self._emitted(isa_name)
         found = self._addresses.get(emitted)
         if found is not None:
             return found
@@ -85,7 +85,7 @@ class Kernel:
 
     def compiled_for(self, isa_name: str) -> "CFunc":
         """Numba's object for one primitive, with its LLVM IR; compiles on first use, even where there is an image."""
-        emitted = isa_name if self.per_isa else isa.ANY
+        emitted = self._emitted(isa_name)
         found = self._compiled.get(emitted)
         if found is not None:
             return found
@@ -96,20 +96,30 @@ class Kernel:
 
     def image_for(self, isa_name: str) -> images.Image | None:
         """The image that the cache has for one primitive, if any."""
-        directory = kernel_directory(self.function.__module__, isa_name if self.per_isa else isa.ANY)
+        directory = kernel_directory(self.function.__module__, self._emitted(isa_name))
         image = None if directory is None else self._image(directory)
         return image if isinstance(image, images.Image) else None
 
-    @property
-    def is_ready(self) -> bool:
-        """Whether `address` needs no compilation: done already, or in the cache."""
-        emitted = isa.current() if self.per_isa else isa.ANY
+    def load(self) -> bool:
+        """Map the image for the current primitive, if the cache has it; whether `address` needs no compilation.
+
+        Raises:
+            UsageError: the JIT is off.
+        """
+        emitted = self._emitted(isa.current())
         if emitted in self._addresses:
             return True
+        with _compile_lock:
+            if emitted not in self._addresses and (mapped := self._from_image(emitted)) is not None:
+                self._addresses[emitted] = mapped
+            if emitted in self._addresses:
+                return True
         directory = kernel_directory(self.function.__module__, emitted)
-        if directory is None:
-            return False
-        return isinstance(self._image(directory), images.Image) or is_intact(directory, self.function)
+        return directory is not None and is_intact(directory, self.function)
+
+    def _emitted(self, isa_name: str) -> str:
+        """What the code is made for."""
+        return isa_name if self.per_isa else isa.ANY
 
     def _from_image(self, emitted: str) -> int | None:
         _refuse_disabled_jit()
@@ -231,12 +241,16 @@ def registered_kernels() -> tuple[str, ...]:
 
 
 def compile_kernels(names: Iterable[str], progress: Progress | None = None) -> dict[str, int]:
-    """Compile the named kernels, or read them from the cache, and return their addresses.
+    """As `addresses_of`, of the kernels with these names."""
+    return addresses_of([kernel_named(name) for name in dict.fromkeys(names)], progress)
+
+
+def addresses_of(kernels: Sequence[Kernel], progress: Progress | None = None) -> dict[str, int]:
+    """Compile kernels, or read them from the cache, and return their addresses by name.
 
     `progress(name, done, total)` is called before each compilation; not at all if everything is ready.
     """
-    kernels = [kernel_named(name) for name in dict.fromkeys(names)]
-    missing = [k for k in kernels if not k.is_ready]
+    missing = [each for each in kernels if not each.load()]
     for done, each in enumerate(missing):
         if progress is not None:
             progress(each.name, done, len(missing))

@@ -1,12 +1,13 @@
 import os
 import signal
 import threading
+from unittest import mock
 
 import pytest
 
 from qcompiler.errors import InternalError, PluginError, UsageError
 from qcompiler.runtime import isa
-from qcompiler.runtime.kernels import registry
+from qcompiler.runtime.kernels import images, registry
 from qcompiler.runtime.kernels.registry import compile_kernels, kernel, kernel_named
 
 
@@ -94,6 +95,16 @@ def test_progress_counts_only_what_has_to_be_compiled(monkeypatch: pytest.Monkey
     monkeypatch.setattr(registry, "kernel_directory", lambda *_: None)  # no cache either
     compile_kernels(["test_registry.nothing"], progress=note)
     assert asked == [("test_registry.nothing", 0, 1)]
+
+
+@pytest.mark.skipif(not images.SUPPORTED, reason="images are for Linux on x86-64")
+def test_the_cache_is_read_once():
+    compile_kernels(["test_registry.nothing"])
+    kernel_named("test_registry.nothing").compiled_for(isa.current())  # the image is written, if it was not
+    forget_code()
+    with mock.patch.object(images, "read", wraps=images.read) as read:
+        compile_kernels(["test_registry.nothing"])
+    assert read.call_count == 1
 
 
 def test_disabled_jit_is_refused(monkeypatch: pytest.MonkeyPatch):
