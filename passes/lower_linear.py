@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from qcompiler.integer_proofs import LARGEST_ACCUMULATOR, product_bound
 from qcompiler.ir import DType, Node, Value, ops
 from qcompiler.numerics import FLUSH, MAX_SHIFT, MIN_SHIFT, quantize_multiplier
 from qcompiler.passes.integer_lowering import (
@@ -15,7 +16,6 @@ from qcompiler.passes.integer_lowering import (
     lowers,
     result_fields,
 )
-from qcompiler.passes.prove_accumulators import LARGEST_ACCUMULATOR, product_bound
 
 
 @lowers(ops.Conv)

@@ -5,13 +5,13 @@ import dataclasses
 import numpy as np
 import numpy.typing as npt
 
+from qcompiler.integer_proofs import LARGEST_ACCUMULATOR, accumulator_bounds, reach
 from qcompiler.ir import DType, Node, ops
 from qcompiler.ir.integer_layer import IntegerLayer, integer_layer
 from qcompiler.ir.ops.integer_linear import WEIGHT, X
 from qcompiler.ir.rewrite import other_users
 from qcompiler.numerics import quantize_multiplier, quantize_residual_factor
 from qcompiler.passes.integer_lowering import Lowered, Lowering, Quantized, result_fields
-from qcompiler.passes.prove_accumulators import LARGEST_ACCUMULATOR, accumulator_bounds, reach
 
 _WHOLE_S16 = (DType.S16, 0, *DType.S16.limits)
 

@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from qcompiler.errors import UnsupportedOpError
-from qcompiler.ir import Graph, Node, Stage, ops
+from qcompiler.integer_proofs import float_nodes
+from qcompiler.ir import Graph, Stage
 from qcompiler.pass_manager import Pass, PassContext, register_pass
 
 
@@ -33,22 +34,3 @@ class VerifyInteger(Pass):
         for node in found:
             context.warn(f"node '{node.name}' ({node.op.name}) computes in float")
         return False
-
-
-def float_nodes(graph: Graph) -> list[Node]:
-    """The nodes of an integer graph that compute on float values.
-
-    Boundary ops do not, whether at inputs and outputs or beside a float node; but a dequantize that a quantize reads
-    is a change of scale in float, and counts.
-    """
-    return [node for node in graph.nodes() if _computes_in_float(node)]
-
-
-def _computes_in_float(node: Node) -> bool:
-    match node.op:
-        case ops.IntQuantize():
-            return False
-        case ops.IntDequantize():
-            return any(isinstance(user.op, ops.IntQuantize) for user in node.result.users)
-        case _:
-            return any(value.type.dtype.is_float for value in (*node.operands, *node.results))

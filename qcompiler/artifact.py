@@ -19,12 +19,12 @@ import numpy as np
 
 from qcompiler.container import Section, pack_sections, unpack_sections
 from qcompiler.errors import ArtifactError, QCompilerError
+from qcompiler.integer_proofs import AccumulatorProof, prove
 from qcompiler.ir import AnyArray, DType, Graph, Stage, TensorType
-from qcompiler.ir.graph import content_digest
+from qcompiler.ir.content import ContentStore
 from qcompiler.ir.parser import parse_graph
 from qcompiler.ir.printer import is_inline, print_graph
 from qcompiler.ir.verifier import verify
-from qcompiler.passes.prove_accumulators import AccumulatorProof, prove
 from qcompiler.summary import reproducible, structure_facts
 
 _ALIGNMENT = 8
@@ -136,9 +136,9 @@ def _prove_again(graph: Graph) -> list[AccumulatorProof]:
     return proofs
 
 
-def _constants(index: Any, blob: memoryview) -> dict[str, AnyArray]:  # noqa: ANN401  # parsed JSON, not yet checked
+def _constants(index: Any, blob: memoryview) -> ContentStore:  # noqa: ANN401  # parsed JSON, not yet checked
     """Arrays by content hash."""
-    constants: dict[str, AnyArray] = {}
+    constants = ContentStore()
     offset = 0
     for name, dims, width in index:
         dtype, shape = DType(name), tuple(dims)
@@ -149,8 +149,7 @@ def _constants(index: Any, blob: memoryview) -> dict[str, AnyArray]:  # noqa: AN
         size = math.prod(shape) * width
         if offset + size > len(blob):
             raise ArtifactError(f"a constant of shape {shape} lies outside its section")
-        array = _widen(blob[offset : offset + size], dtype.numpy, width).reshape(shape)
-        constants[content_digest(TensorType(dtype, shape), array)] = array
+        constants.add(dtype, _widen(blob[offset : offset + size], dtype.numpy, width).reshape(shape))
         offset += size + -size % _ALIGNMENT
     return constants
 

@@ -16,6 +16,7 @@ from qcompiler.calibration.outputs import FloatOutputs
 from qcompiler.errors import UsageError
 from qcompiler.evaluation import evaluate
 from qcompiler.importer import import_model
+from qcompiler.integer_proofs import prove
 from qcompiler.ir import AnyArray, Graph, Stage, ops
 from qcompiler.model import CompiledModel
 from qcompiler.pass_manager import (
@@ -27,7 +28,6 @@ from qcompiler.pass_manager import (
     parse_pipeline,
 )
 from qcompiler.passes.expose_integer_io import ExposeIntegerIo
-from qcompiler.passes.prove_accumulators import prove
 from qcompiler.pipeline import pipeline_for, with_reduced_range
 from qcompiler.runtime.cores import thread_count
 from qcompiler.summary import evaluation_facts, pass_facts, structure_facts

@@ -10,10 +10,10 @@ from qcompiler.artifact import decode, encode
 from qcompiler.container import read_file, write_atomically
 from qcompiler.errors import ArtifactError
 from qcompiler.ir import Graph
-from qcompiler.pass_manager import Remark
 from qcompiler.summary import check_stored
 
 if TYPE_CHECKING:
+    from qcompiler.pass_manager import Remark
     from qcompiler.runtime.session import Session
 
 
@@ -32,7 +32,7 @@ class CompiledModel:
         graph: Graph,
         summary: Mapping[str, Any],
         provenance: Mapping[str, Any],
-        remarks: tuple[Remark, ...] = (),
+        remarks: tuple["Remark", ...] = (),
         artifact: bytes | None = None,
     ) -> None:
         self.graph = graph

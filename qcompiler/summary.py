@@ -12,13 +12,12 @@ from types import UnionType
 from typing import TYPE_CHECKING, Any
 
 from qcompiler.errors import ArtifactError, QCompilerError
+from qcompiler.integer_proofs import AccumulatorProof, float_nodes
 from qcompiler.ir import Graph, QuantParams, Stage
-from qcompiler.pass_manager import PassResult
-from qcompiler.passes.prove_accumulators import AccumulatorProof
-from qcompiler.passes.verify_integer import float_nodes
 
 if TYPE_CHECKING:
     from qcompiler.evaluation import Evaluation
+    from qcompiler.pass_manager import PassResult
 
 STRUCTURE_KEYS = ("integer_only", "float_nodes", "accumulators_proven", "accumulators_total", "min_headroom_bits")
 
@@ -63,7 +62,7 @@ def exposed_quantization(summary: Mapping[str, Any]) -> dict[str, QuantParams]:
     }
 
 
-def pass_facts(results: Sequence[PassResult]) -> list[dict[str, Any]]:
+def pass_facts(results: Sequence["PassResult"]) -> list[dict[str, Any]]:
     """Name, seconds and changed flag of each pass that ran."""
     return [{"name": r.name, "seconds": round(r.seconds, 4), "changed": r.changed} for r in results]
 

@@ -1,6 +1,7 @@
 """Annotated fields, of ops and passes: whether a value is what the class declares, and what to call its type."""
 
 import enum
+import functools
 import types
 import typing
 
@@ -14,8 +15,7 @@ def matches(value: object, annotation: Annotation) -> bool:
 
     Exact: a bool is no int, an int is no float, a list is no tuple.
     """
-    origin: object = typing.get_origin(annotation)
-    arguments = typing.get_args(annotation)
+    origin, arguments = _parts(annotation)
     if origin in (types.UnionType, typing.Union):
         return any(matches(value, member) for member in arguments)
     if origin is tuple:
@@ -33,10 +33,15 @@ def matches(value: object, annotation: Annotation) -> bool:
     return isinstance(value, annotation)
 
 
+@functools.cache
+def _parts(annotation: Annotation) -> tuple[object, tuple[Annotation, ...]]:
+    """The generic type, None if it is none, and its arguments."""
+    return typing.get_origin(annotation), typing.get_args(annotation)
+
+
 def describe(annotation: Annotation) -> str:
     """An annotation in words: ``list of int``, ``[float, float] or none``, ``minmax|mse``."""
-    origin: object = typing.get_origin(annotation)
-    arguments = typing.get_args(annotation)
+    origin, arguments = _parts(annotation)
     if origin in (types.UnionType, typing.Union):
         return " or ".join(map(describe, arguments))
     if origin is tuple:
@@ -60,8 +65,7 @@ def coerce(value: object, annotation: Annotation) -> typing.Any:  # noqa: ANN401
     """
     if matches(value, annotation):
         return value
-    origin: object = typing.get_origin(annotation)
-    arguments = typing.get_args(annotation)
+    origin, arguments = _parts(annotation)
     if origin in (types.UnionType, typing.Union):
         for member in arguments:
             try:

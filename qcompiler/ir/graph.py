@@ -4,14 +4,14 @@ Nodes form a doubly linked list, so inserting and erasing are O(1) and replacing
 graph of 100,000 nodes stays linear. The order of the list is always a valid execution order; the verifier checks it.
 """
 
-import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
 from qcompiler.errors import VerifyError
+from qcompiler.ir.content import content_digest
 from qcompiler.ir.op import Op, Operands, Stage, check_operand_count
-from qcompiler.ir.types import AnyArray, DType, QuantParams, TensorType, format_shape
+from qcompiler.ir.types import AnyArray, DType, QuantParams, TensorType
 
 
 class Value:
@@ -260,12 +260,18 @@ class Graph:
         *,
         dtype: DType | None = None,
         quant: QuantParams | None = None,
+        digest: str | None = None,
     ) -> Value:
-        """Add a constant; the array is made read-only and C-contiguous. `dtype` only where NumPy has none (s4)."""
+        """Add a constant; the array is made read-only and C-contiguous.
+
+        `dtype` is for what NumPy has no dtype for (s4); `digest` is that of the content, if it is known.
+        """
         array = np.array(data, order="C", copy=data.flags.writeable or not data.flags.c_contiguous)
         array.flags.writeable = False
         constant_type = TensorType(dtype or DType.from_numpy(array.dtype), array.shape, quant)
-        return self._new_value(name, constant_type, None, array)
+        value = self._new_value(name, constant_type, None, array)
+        value._digest = digest
+        return value
 
     def add_node(
         self,
@@ -485,10 +491,3 @@ def infer_result_types(op: Op, operands: Iterable[Value], name: str) -> tuple[Te
 def default_result_names(node_name: str, count: int) -> list[str]:
     """Names of a node's results unless given: the node's own for one, ``name.0``, ``name.1``, ... for several."""
     return [node_name] if count == 1 else [f"{node_name}.{i}" for i in range(count)]
-
-
-def content_digest(tensor_type: TensorType, data: AnyArray) -> str:
-    """The first 128 bits of the SHA-256, in hexadecimal, of dtype, shape and elements (row-major, little endian)."""
-    sha = hashlib.sha256(f"{tensor_type.dtype}{format_shape(tensor_type.shape)}\n".encode())
-    sha.update(np.ascontiguousarray(data, data.dtype.newbyteorder("<")).reshape(-1).data)
-    return sha.hexdigest()[:32]

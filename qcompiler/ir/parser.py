@@ -13,7 +13,8 @@ import numpy as np
 
 from qcompiler.errors import UsageError, VerifyError
 from qcompiler.ir.attributes import Annotation, coerce, describe
-from qcompiler.ir.graph import Graph, Value, content_digest
+from qcompiler.ir.content import ContentStore, content_digest
+from qcompiler.ir.graph import Graph, Value
 from qcompiler.ir.lexer import TokenStream
 from qcompiler.ir.op import AttributeValue, Op, Stage, attribute_types, op_class, op_classes
 from qcompiler.ir.printer import FORMAT_VERSION
@@ -30,7 +31,8 @@ def parse_graph(text: str, constants: Mapping[str, AnyArray] | None = None) -> G
 
     Args:
         text: as `qcompiler.ir.print_graph` writes it. Result types may be left out where the op's rule gives them.
-        constants: arrays of the constants that `text` refers to by content hash; their content is checked.
+        constants: arrays of the constants that `text` refers to by content hash; their content is checked, unless a
+            `ContentStore` computed the hashes.
 
     Raises:
         ParseError: the text does not follow the grammar, names something that does not exist, or a constant is missing
@@ -156,15 +158,16 @@ class _Parser:
         if not constant_type.is_static:
             tokens.fail("a constant has no symbolic dimension")
         tokens.expect("=")
-        position = tokens.position
+        position, digest = tokens.position, None
         if tokens.take("sha256"):
             tokens.expect(":")
+            digest = tokens.current
             array = self._referenced(constant_type)
         elif tokens.take("["):
             array = self._elements(constant_type, position)
         else:
             tokens.fail("expected '[' or 'sha256'")
-        graph.add_constant(array, name, dtype=constant_type.dtype, quant=constant_type.quant)
+        graph.add_constant(array, name, dtype=constant_type.dtype, quant=constant_type.quant, digest=digest)
 
     def _referenced(self, constant_type: TensorType) -> AnyArray:
         tokens = self._tokens
@@ -175,7 +178,10 @@ class _Parser:
             tokens.reject("the constant's content is missing", position)
         if array.shape != constant_type.shape or array.dtype != constant_type.dtype.numpy:
             tokens.reject(f"the constant's content is {array.dtype}{list(array.shape)}", position)
-        if content_digest(constant_type, array) != digest:
+        is_checked = isinstance(self._constants, ContentStore) and (
+            self._constants.dtype_of(digest) is constant_type.dtype
+        )
+        if not is_checked and content_digest(constant_type, array) != digest:
             tokens.reject("the constant's content has another hash: it was altered", position)
         return array
 

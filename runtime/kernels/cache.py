@@ -10,10 +10,8 @@ files are sealed with a hash.
 import hashlib
 import os
 import re
-import shutil
 import stat
 import sys
-import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -197,14 +195,16 @@ def _private_root(wanted: str) -> Path | None:
         root = Path(wanted) / "kernels"
         root.mkdir(mode=0o700, parents=True, exist_ok=True)
         _refuse_unless_private(root)
-        tempfile.TemporaryFile(dir=root).close()
+        _refuse_unless_writable(root)
         return root
     except OSError as error:
+        import tempfile
+
         try:
             fallback = Path(tempfile.gettempdir()) / f"qcompiler-{_user()}"
             fallback.mkdir(mode=0o700, exist_ok=True)
             _refuse_unless_private(fallback)
-            tempfile.TemporaryFile(dir=fallback).close()
+            _refuse_unless_writable(fallback)
         except OSError:
             fallback = None
         where = f"are kept in {fallback}" if fallback else "are compiled anew in each process"
@@ -233,8 +233,15 @@ def _refuse_unless_private(directory: Path) -> None:
             directory.chmod(0o700)
 
 
+def _refuse_unless_writable(directory: Path) -> None:
+    if not os.access(directory, os.W_OK | os.X_OK):
+        raise PermissionError(f"{directory} cannot be written to")
+
+
 def _prune(root: Path, current: Path) -> None:
     """Drop what was used least recently: environments, and versions of the current directory's module."""
+    import shutil
+
     module = current.name.rpartition("-")[0]
     versions = [d for d in current.parent.iterdir() if d.name.rpartition("-")[0] == module]
     environments = [d for d in root.iterdir() if d.name != PROGRAMS]

@@ -13,9 +13,9 @@ from qcompiler import reference
 from qcompiler.artifact import decode, encode
 from qcompiler.calibration.data import open_source
 from qcompiler.importer import import_model
+from qcompiler.integer_proofs import prove
 from qcompiler.ir import Graph, Stage, first_difference, parse_graph, print_graph, verify
 from qcompiler.pass_manager import Pass, PassContext, PassManager
-from qcompiler.passes.prove_accumulators import prove
 from qcompiler.pipeline import pipeline_for
 from qcompiler.runtime.session import Session
 from tests.end_to_end.random_models import RandomModel

@@ -1,6 +1,7 @@
 """The text form: print, parse, compare."""
 
 import re
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -23,7 +24,7 @@ from qcompiler.ir import (
     print_graph,
     verify,
 )
-from qcompiler.ir.graph import content_digest
+from qcompiler.ir.content import ContentStore, content_digest
 from tests.ir.strategies import CASES, graphs, names
 
 LENET = """\
@@ -253,3 +254,18 @@ def test_damaged_text_is_a_parse_error_or_another_graph(data: st.DataObject):
     except ParseError as error:
         message = str(error)
     assert re.match(r"line \d+, column \d+: ", message)
+
+
+def test_hashes_that_a_store_computed_are_not_computed_again():
+    data = np.arange(-4, 4, dtype=np.int8).repeat(4)
+    store = ContentStore()
+    store.add(DType.S8, data)
+    (digest,) = store
+    assert digest == content_digest(TensorType(DType.S8, (32,)), data)
+    text = f"qir 1\ngraph g quantized {{\n  const %c: s8[32]<scale=1.0, zero_point=0> = sha256:{digest}\n}}\n"
+    with mock.patch("qcompiler.ir.parser.content_digest") as computed, mock.patch("qcompiler.ir.graph.content_digest"):
+        graph = parse_graph(text, store)
+        assert print_graph(graph) == text
+    computed.assert_not_called()
+    with pytest.raises(ParseError, match="another hash"):  # the same bytes, but the hash is not that of s4
+        parse_graph(text.replace("s8", "s4"), store)

@@ -9,9 +9,9 @@ from qcompiler import reference
 from qcompiler.calibration.data import open_source
 from qcompiler.calibration.methods import method_names
 from qcompiler.importer import import_model
+from qcompiler.integer_proofs import prove
 from qcompiler.ir import Graph, Stage, ops, verify
 from qcompiler.pass_manager import PassContext, PassManager, parse_pipeline
-from qcompiler.passes.prove_accumulators import prove
 from qcompiler.pipeline import pipeline_for
 
 

@@ -5,9 +5,9 @@ import pytest
 
 from qcompiler import reference
 from qcompiler.calibration.data import open_source
+from qcompiler.integer_proofs import prove
 from qcompiler.ir import DType, Graph, TensorType, ops
 from qcompiler.pass_manager import PassContext, PassManager
-from qcompiler.passes.prove_accumulators import prove
 from qcompiler.pipeline import pipeline_for
 
 RANDOM = np.random.default_rng(12)

@@ -4,10 +4,10 @@ import pytest
 from hypothesis import given, settings
 
 from qcompiler.errors import AccumulatorOverflowError
+from qcompiler.integer_proofs import prove
 from qcompiler.ir import DType, Graph, QuantParams, Stage, TensorType, ops
 from qcompiler.numerics import accumulator_bound, fold_bias
 from qcompiler.pass_manager import PassContext, PassManager, parse_pipeline
-from qcompiler.passes.prove_accumulators import prove
 
 
 def integer_gemm(weight: np.ndarray, bias: list[int], zp: int, *, clamp: tuple[int, int] | None = None) -> Graph:

@@ -7,10 +7,9 @@ from hypothesis import given, settings
 
 from qcompiler import reference
 from qcompiler.calibration.data import open_source
+from qcompiler.integer_proofs import float_nodes, prove
 from qcompiler.ir import DType, Graph, Op, Stage, TensorType, Value, ops, verify
 from qcompiler.pass_manager import PassContext, PassManager
-from qcompiler.passes.prove_accumulators import prove
-from qcompiler.passes.verify_integer import float_nodes
 from qcompiler.pipeline import pipeline_for
 
 STEPS = ("conv", "depthwise", "add", "mul", "concat", "relu", "hard_swish", "leaky", "max_pool", "average_pool", "gate")

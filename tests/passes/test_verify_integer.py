@@ -1,9 +1,10 @@
 import pytest
 
 from qcompiler.errors import UnsupportedOpError
+from qcompiler.integer_proofs import float_nodes
 from qcompiler.ir import Graph, parse_graph, verify
 from qcompiler.pass_manager import PassContext
-from qcompiler.passes.verify_integer import VerifyInteger, float_nodes
+from qcompiler.passes.verify_integer import VerifyInteger
 from qcompiler.summary import structure_facts
 
 BOUNDARY = "scale=[0.5], zero_point=[0]"

@@ -190,6 +190,15 @@ def test_unusable_directory_falls_back_with_one_warning(tmp_path: Path, monkeypa
         assert cache._private_root(str(tmp_path / "file")) == root
 
 
+def test_a_directory_that_cannot_be_written_to_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setattr(os, "access", lambda path, _mode: tmp_path / "c" not in Path(path).parents)
+    with pytest.warns(RuntimeWarning, match="kernels cannot be written to"):
+        root = cache._private_root(str(tmp_path / "c"))
+    assert root is not None
+    assert root.parent == tmp_path
+
+
 def test_a_directory_of_someone_else_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("os.getuid", lambda: tmp_path.stat().st_uid + 1)
     with pytest.raises(PermissionError, match="not a directory of this user"):
