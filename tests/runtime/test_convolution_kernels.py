@@ -1,7 +1,4 @@
-"""The generated convolution kernels against Python integers, for each primitive that can run here.
-
-The emulated primitives execute the packing, tails and epilogue of the wide forms in plain IR on any CPU.
-"""
+"""The generated convolution kernels against Python integers, for each primitive, real or emulated."""
 
 import ctypes
 import math
@@ -17,7 +14,6 @@ from hypothesis import strategies as st
 
 from qcompiler import numerics
 from qcompiler.ir.types import DType
-from qcompiler.runtime import isa
 from qcompiler.runtime.codegen.primitives import primitive_named
 from qcompiler.runtime.kernels import convolution_packing
 from qcompiler.runtime.kernels.convolution_packing import ConvLayer, pack_conv
@@ -28,12 +24,8 @@ from qcompiler.runtime.kernels.packing import MOST_SHIFT_LOOKED_UP, Requantizati
 from qcompiler.runtime.kernels.registry import kernel_named
 from qcompiler.runtime.kernels.tile_choice import TileChoice, choose_tiles
 from tests.runtime.guard_pages import guarded
+from tests.runtime.primitives_under_test import PRIMITIVES
 
-EMULATED = (
-    *("amx-emulated", "vnni512-emulated", "vnni256-emulated", "avx512-emulated"),
-    *("neon_i8mm-emulated", "neon_dot-emulated", "neon-emulated"),
-)
-PRIMITIVES = (*isa.available(), *EMULATED)
 GUARD = 64  # bytes around the result, which must stay as they are
 
 
@@ -276,9 +268,10 @@ def test_few_products_are_left_to_vectors(channels: int, products: int, form: in
     """A matrix unit's sums go through memory, which takes longer than a few dot products."""
     layer = replace(large_layer(6, group=1, per_group=products, cout=channels), kernel=(1, 1), pads=(0, 0, 0, 0))
     x, weight, bias, requantization = random_operands(layer)
-    packed = pack_conv(facts_of(layer, weight, bias, requantization), "amx-emulated")
+    (isa_name,) = (name for name in PRIMITIVES if name.startswith("amx"))
+    packed = pack_conv(facts_of(layer, weight, bias, requantization), isa_name)
     assert packed.form == form
-    result = execute(packed.plan(1, 6, 6), "amx-emulated", x, layer.dtype, layer.shares)
+    result = execute(packed.plan(1, 6, 6), isa_name, x, layer.dtype, layer.shares)
     assert np.array_equal(result, expected(layer, x, weight, bias, requantization))
 
 

@@ -10,7 +10,6 @@ from hypothesis.extra import numpy as arrays
 from numba import types
 
 from qcompiler.ir.types import DType
-from qcompiler.runtime import isa
 from qcompiler.runtime.codegen.primitives import primitive_named
 from qcompiler.runtime.codegen.tile import matrix_tiles
 from qcompiler.runtime.kernels.convolution import TILE_WORDS
@@ -18,9 +17,10 @@ from qcompiler.runtime.kernels.convolution_packing import ConvLayer, pack_conv
 from qcompiler.runtime.kernels.packing import S8, S32
 from qcompiler.runtime.kernels.pair_proof import largest_pair_sum
 from tests.runtime.assembly import ARM, X86, assembly_of
-from tests.runtime.test_convolution_kernels import EMULATED, Layer, execute, expected, facts_of, layers, random_operands
+from tests.runtime.primitives_under_test import PRIMITIVES
+from tests.runtime.test_convolution_kernels import Layer, execute, expected, facts_of, layers, random_operands
 
-NARROW = [name for name in (*isa.available(), *EMULATED) if primitive_named(name).narrow is not None]
+NARROW = [name for name in PRIMITIVES if primitive_named(name).narrow is not None]
 
 
 def fully_connected(weight: S8, bias: S32) -> ConvLayer:

@@ -14,7 +14,6 @@ from qcompiler import numerics, reference
 from qcompiler.ir import Graph, Op, Stage, TensorType, Value
 from qcompiler.ir.ops import Concat, DepthToSpace, IntMatMul, Transpose
 from qcompiler.ir.types import DType
-from qcompiler.runtime import isa
 from qcompiler.runtime.kernels import product_plan, products  # noqa: F401  # registers the kernels
 from qcompiler.runtime.kernels.kernel_plan import KernelPlan
 from qcompiler.runtime.kernels.packing import aligned
@@ -23,12 +22,8 @@ from qcompiler.runtime.kernels.registry import kernel_named
 from qcompiler.runtime.lowering import PackedModel, lower
 from qcompiler.runtime.session import Session
 from tests.runtime.conftest import Execute
+from tests.runtime.primitives_under_test import PRIMITIVES
 
-EMULATED = (
-    *("amx-emulated", "vnni512-emulated", "vnni256-emulated", "avx512-emulated"),
-    *("neon_i8mm-emulated", "neon_dot-emulated", "neon-emulated"),
-)
-PRIMITIVES = (*isa.available(), *EMULATED)
 BYTES = st.sampled_from([DType.U8, DType.S8])
 GUARD = 64  # bytes around what is written, which must stay as they are
 

@@ -17,8 +17,9 @@ from qcompiler.runtime import isa
 from qcompiler.runtime.kernels.registry import kernel_named
 from qcompiler.runtime.lowering import PackedModel, lower
 from qcompiler.runtime.lowering.tables import looks_up_in_layers
+from tests.runtime.primitives_under_test import EMULATED
 
-PRIMITIVES = (*isa.available(), "vnni512-emulated", "vnni256-emulated")
+PRIMITIVES = (*isa.available(), *(name for name in EMULATED if name.startswith("vnni")))
 GUARD = 64
 CONV = IntConv((1, 1), (1, 1, 1, 1), (1, 1), 1, 3, DType.U8, 9, 2, 250, "nhwc")
 GEMM = IntGemm(3, DType.S8, -7, -128, 99)
