@@ -14,6 +14,7 @@ import pytest
 
 import qcompiler
 from qcompiler.runtime import isa
+from tests.runtime.processes import Done, started_ahead
 
 THREADS = (1, 2, 3)
 BATCHES = (1, 2, 7)
@@ -68,20 +69,34 @@ def models(assets, calibration_images, heldout_images, tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("configuration", CONFIGURATIONS)
-def test_every_configuration_equals_the_reference(models: Path, configuration):
-    needed = BEST_ISA.get(configuration, configuration)
-    if needed not in isa.available():
-        pytest.skip(f"this machine has no {needed}")
-    environment = {k: v for k, v in os.environ.items() if k not in ("QCOMPILER_ISA", "NUMBA_CPU_NAME")}
-    environment |= CONFIGURATIONS[configuration] | {"PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
-    done = subprocess.run(
-        [sys.executable, "-c", SCRIPT, json.dumps([str(models), MODELS, THREADS, BATCHES])],
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+@pytest.fixture(scope="module")
+def run_configuration(request: pytest.FixtureRequest, models: Path):
+    """Runs `SCRIPT` in a configuration."""
+
+    def start(configuration: str) -> Done:
+        environment = {k: v for k, v in os.environ.items() if k not in ("QCOMPILER_ISA", "NUMBA_CPU_NAME")}
+        environment |= CONFIGURATIONS[configuration] | {"PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
+        command = [sys.executable, "-c", SCRIPT, json.dumps([str(models), MODELS, THREADS, BATCHES])]
+        return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+    with started_ahead(request, start) as run:
+        yield run
+
+
+def _needs(configuration: str) -> str:
+    return BEST_ISA.get(configuration, configuration)
+
+
+@pytest.mark.parametrize(
+    "configuration",
+    [
+        pytest.param(name, marks=[] if _needs(name) in isa.available() else pytest.mark.skip(f"no {_needs(name)} here"))
+        for name in CONFIGURATIONS
+    ],
+)
+def test_every_configuration_equals_the_reference(run_configuration, configuration):
+    needed = _needs(configuration)
+    done = run_configuration(configuration)
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
     assert result["isa"] == needed

@@ -13,6 +13,7 @@ from qcompiler.runtime import isa
 from qcompiler.runtime.codegen.primitives import primitive_named
 from qcompiler.runtime.kernels import convolution  # noqa: F401  # registers the kernel
 from qcompiler.runtime.kernels.registry import kernel_named
+from tests.runtime.processes import Done, started_ahead
 
 X86 = platform.machine() in ("x86_64", "AMD64")
 
@@ -163,25 +164,37 @@ def environment_of(cpu: str, chosen: str) -> dict[str, str]:
     }
 
 
+INSTRUCTIONS: dict[str, tuple[str, str, str | None]] = {
+    "sapphirerapids-amx": (r"tdpbusd\s|vpdpbusd\s.*%zmm", r"vperm[it]2b\s.*%zmm", None),
+    "icelake-server-vnni512": (r"vpdpbusd\s.*%zmm", r"vperm[it]2b\s.*%zmm", None),
+    "cascadelake-vnni512": (r"vpdpbusd\s.*%zmm", r"vpshufb\s.*%zmm", r"vperm[it]2b"),
+    "cascadelake-vnni256": (r"vpdpbusd\s.*%ymm", r"vpshufb\s.*%ymm", None),
+    "alderlake-vnni256": (r"vpdpbusd\s.*%ymm", r"vpshufb\s.*%ymm", r"%zmm"),
+    "skylake-avx512-avx512": (r"vpmaddwd\s.*%zmm", r"vpshufb\s.*%zmm", r"vpdpbusd|vperm[it]2b"),
+    "haswell-avx2": (r"vpmaddwd\s.*%ymm", r"vpshufb\s.*%ymm", r"vpdpbusd|%zmm"),
+    "generic-generic": (r"\spmaddwd\s.*%xmm", r"", r"vpdpbusd|%[yz]mm"),
+}
+"""CPU and primitive -> expressions for its dot product, its look-up, and what it must not have."""
+
+
+@pytest.fixture(scope="module")
+def assembly_of(request: pytest.FixtureRequest):
+    """Runs `ASSEMBLY` for ``cpu-primitive``: the target's code is only looked at, this CPU may be unable to run it."""
+
+    def start(target: str) -> Done:
+        cpu, _, chosen = target.rpartition("-")
+        command = [sys.executable, "-c", ASSEMBLY]
+        return subprocess.run(command, env=environment_of(cpu, chosen), capture_output=True, text=True, check=True)
+
+    with started_ahead(request, start) as run:
+        yield run
+
+
 @pytest.mark.skipif(not X86, reason="x86 instructions")
-@pytest.mark.parametrize(
-    ("cpu", "chosen", "dot", "look_up", "forbidden"),
-    [
-        ("sapphirerapids", "amx", r"tdpbusd\s|vpdpbusd\s.*%zmm", r"vperm[it]2b\s.*%zmm", None),
-        ("icelake-server", "vnni512", r"vpdpbusd\s.*%zmm", r"vperm[it]2b\s.*%zmm", None),
-        ("cascadelake", "vnni512", r"vpdpbusd\s.*%zmm", r"vpshufb\s.*%zmm", r"vperm[it]2b"),
-        ("cascadelake", "vnni256", r"vpdpbusd\s.*%ymm", r"vpshufb\s.*%ymm", None),
-        ("alderlake", "vnni256", r"vpdpbusd\s.*%ymm", r"vpshufb\s.*%ymm", r"%zmm"),
-        ("skylake-avx512", "avx512", r"vpmaddwd\s.*%zmm", r"vpshufb\s.*%zmm", r"vpdpbusd|vperm[it]2b"),
-        ("haswell", "avx2", r"vpmaddwd\s.*%ymm", r"vpshufb\s.*%ymm", r"vpdpbusd|%zmm"),
-        ("generic", "generic", r"\spmaddwd\s.*%xmm", r"", r"vpdpbusd|%[yz]mm"),
-    ],
-)
-def test_instructions_of_each_primitive(cpu: str, chosen: str, dot: str, look_up: str, forbidden: str | None):
-    """The target's code is only looked at: this CPU may be unable to run it."""
-    environment = environment_of(cpu, chosen)
-    command = [sys.executable, "-c", ASSEMBLY]
-    assembly = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
+@pytest.mark.parametrize("target", INSTRUCTIONS)
+def test_instructions_of_each_primitive(assembly_of, target: str):
+    dot, look_up, forbidden = INSTRUCTIONS[target]
+    assembly = assembly_of(target).stdout
     dots = len(re.findall(dot, assembly))
     assert dots >= 24
     assert len(re.findall(look_up, assembly)) >= 20
@@ -190,7 +203,7 @@ def test_instructions_of_each_primitive(cpu: str, chosen: str, dot: str, look_up
     assert forbidden is None or not re.search(forbidden, assembly)
     assert "vpdpbusds" not in assembly  # it saturates
     _, convolution_code, *other_code = assembly.split("===")
-    has_narrow_form = primitive_named(chosen).narrow is not None  # see `test_pair_proof`
+    has_narrow_form = primitive_named(target.rpartition("-")[2]).narrow is not None  # see `test_pair_proof`
     assert ("pmaddubsw" in convolution_code) == has_narrow_form
     assert not any("pmaddubsw" in code for code in other_code)
 
