@@ -3,12 +3,14 @@
 import hashlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 
 from qcompiler.calibration.data import Batch
+from qcompiler.calibration.lanes import in_order, peeked
 from qcompiler.calibration.methods import check_method, choose_range
 from qcompiler.calibration.run import ObservedGraph
 from qcompiler.calibration.synthetic import SAMPLES, synthetic_feeds
@@ -21,6 +23,7 @@ from qcompiler.runtime.cores import thread_count
 
 _BATCH_BYTES = 8 << 20  # so that a value is counted while it is in the cache, and few samples make no long batches
 _MOST_SAMPLES = 32
+_MOST_BYTES = 1 << 30  # of the observed values of all batches that are run at a time
 _OUTLIER_RATIO = 50.0
 
 
@@ -135,55 +138,71 @@ def _facts(observed: ObservedGraph, methods: dict[str, str], context: PassContex
 
 
 def _collect(graph: Graph, observers: dict[str, Node], context: PassContext) -> ObservedGraph:
-    """The graph with all samples counted."""
-    observed = ObservedGraph(graph, list(observers), context.threads, context.progress)
+    """The graph with all samples counted.
+
+    A batch for each thread takes less time than all threads on each batch in turn: they need not wait for each other
+    after each instruction.
+    """
     total = 0
     if context.progress is not None:  # counting reads the data once more
         total = SAMPLES if context.calibration is None else len(context.calibration)
-    for batch in _batches(graph, observers, context):
-        outputs = observed.add(batch.feeds)
-        if observed.first_not_finite() is not None:
-            raise _not_finite(graph, observers, batch, context)
-        if context.float_outputs is not None:
-            context.float_outputs.add(batch, outputs)
-        if context.progress is not None:
-            context.progress("calibrating", batch.first + batch.size, total)
+    threads = thread_count(context.threads)
+    size, nbytes = _batch_size(observers)
+    first, batches = peeked(_batches(graph, size, context), max(1, min(threads, _MOST_BYTES // nbytes)))
+    lanes = max(1, len(first))
+    observed = ObservedGraph(graph, list(observers), threads // lanes, context.progress, lanes)
+    if first:
+        observed.prepare(first[0].feeds)
+    odd = False
+    with closing(in_order(lambda batch, lane: observed.add(batch.feeds, lane), batches, lanes)) as added:
+        for batch, outputs in added:
+            if observed.first_not_finite() is not None:  # in this batch, or in one that was begun after it
+                odd = True
+                _check_finite(graph, observers, batch, context)
+            if context.float_outputs is not None:
+                context.float_outputs.add(batch, outputs)
+            if context.progress is not None:
+                context.progress("calibrating", batch.first + batch.size, total)
+    if odd:
+        raise CalibrationDataError("the calibration data makes NaN or Inf in the float model")
     return observed
 
 
-def _batches(graph: Graph, observers: dict[str, Node], context: PassContext) -> Iterator[Batch]:
+def _batches(graph: Graph, size: int, context: PassContext) -> Iterator[Batch]:
     if context.calibration is None:
         for sample in range(SAMPLES):
             yield Batch(synthetic_feeds(graph, sample), None, sample, 1)
         return
-    yield from context.calibration.batches(_batch_size(observers))
+    yield from context.calibration.batches(size)
 
 
-def _batch_size(observers: dict[str, Node]) -> int:
-    """Samples at a time, so that all observed values together stay below a fixed size."""
-    per_sample = 0
+def _batch_size(observers: dict[str, Node]) -> tuple[int, int]:
+    """Samples at a time, so that all observed values together stay below a fixed size; and the bytes of those values.
+
+    The latter are more than an arena takes, which holds only some of them at a time.
+    """
+    per_sample = 1
     for node in observers.values():
         shape = node.result.type.shape
         symbols = {symbol: 1 for dim in shape if (symbol := split_dim(dim)[1]) is not None}
         per_sample += int(np.prod(bind_shape(shape, symbols))) * 4
-    return max(1, min(_MOST_SAMPLES, _BATCH_BYTES // max(per_sample, 1)))
+    size = max(1, min(_MOST_SAMPLES, _BATCH_BYTES // per_sample))
+    return size, size * per_sample
 
 
-def _not_finite(graph: Graph, observers: dict[str, Node], batch: Batch, context: PassContext) -> CalibrationDataError:
-    """The error that names the first sample of the batch, and the first value in it, with a NaN or Inf."""
+def _check_finite(graph: Graph, observers: dict[str, Node], batch: Batch, context: PassContext) -> None:
+    """Raise the error that names the first sample of the batch, and the first value in it, with a NaN or Inf."""
+    observed = ObservedGraph(graph, list(observers), context.threads)
     for sample in range(batch.size):
         rows = {name: array.shape[0] // batch.size for name, array in batch.feeds.items()}
-        feeds = {n: a[sample * rows[n] : (sample + 1) * rows[n]] for n, a in batch.feeds.items()}
-        observed = ObservedGraph(graph, list(observers), context.threads)
-        observed.add(feeds)
+        observed.add({n: a[sample * rows[n] : (sample + 1) * rows[n]] for n, a in batch.feeds.items()})
         if (key := observed.first_not_finite()) is not None:
             value = observers[key].operands[0]
             where = f"computed by node '{value.producer.name}'" if value.producer else "an input"
-            return CalibrationDataError(
+            raise CalibrationDataError(
                 f"sample {batch.first + sample} of the calibration data makes NaN or Inf in %{value.name} "
                 f"({where}): the float model itself overflows there; remove or repair that sample"
             )
-    return CalibrationDataError("the calibration data makes NaN or Inf in the float model")
 
 
 def _digest(facts: dict[str, _Facts]) -> str:

@@ -101,8 +101,10 @@ class Plan:
         """The program with the arena offset of each buffer."""
         return self.program.text(self.placement.offsets)
 
-    def run(self, inputs: Sequence[AnyArray]) -> list[AnyArray]:
+    def run(self, inputs: Sequence[AnyArray], lane: int = 0) -> list[AnyArray]:
         """Run the program on one array for each input port; returns a new array for each output port.
+
+        `lane` chooses among the states (see `Program`), which overlapping calls must not share.
 
         Raises:
             RuntimeInputError: the number of arrays, or the dtype or shape of one, is not that of the ports.
@@ -114,7 +116,7 @@ class Plan:
             instance = self._free.pop()
         except IndexError:
             instance = _Instance(self.program, self.placement, self._operands, self._schedule)
-        results = instance.run(arrays)
+        results = instance.run(arrays, lane)
         self._free.append(instance)
         return results
 
@@ -168,12 +170,14 @@ class _OperandTable:
     Attributes:
         template: s64[words]: integers and addresses of constants in place, the rest 0.
         arena: positions, s64[n], of words in the arena, and their offsets, s64[n].
+        states: positions, s64[n], of words in states, and the bytes, s64[n], from one lane to the next.
         ports: root buffer of an input or output -> positions of words, and their offsets in the caller's array.
     """
 
     def __init__(self, program: Program, placement: Placement, words_of: Mapping[str, tuple[str, ...]]) -> None:
         words: list[int] = []
         arena: list[tuple[int, int]] = []
+        states: list[tuple[int, int]] = []
         self.ports: dict[int, list[tuple[int, int]]] = {}
         for instruction in program.instructions:
             for word in words_of[instruction.kernel]:
@@ -184,14 +188,18 @@ class _OperandTable:
                     continue
                 root, offset = operand.root.id, operand.root_offset
                 match program.storage(operand):
-                    case Storage.CONSTANT | Storage.STATE:
-                        words[position] = program.constants[root].ctypes.data + offset
+                    case Storage.CONSTANT | Storage.STATE as storage:
+                        array = program.constants[root]
+                        words[position] = array.ctypes.data + offset
+                        if storage is Storage.STATE:
+                            states.append((position, array.strides[0]))
                     case Storage.ARENA:
                         arena.append((position, placement.offsets[root] + offset))
                     case Storage.INPUT | Storage.OUTPUT:
                         self.ports.setdefault(root, []).append((position, offset))
         self.template = np.array(words, np.int64)
         self.arena = np.array(arena, np.int64).reshape(-1, 2).T
+        self.states = np.array(states, np.int64).reshape(-1, 2).T
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,6 +238,8 @@ class _Instance:
 
     def __init__(self, program: Program, placement: Placement, table: _OperandTable, schedule: Schedule) -> None:
         self._ports = table.ports
+        self._states = table.states
+        self._lane = 0
         self._inputs = [port.buffer.id for port in program.inputs]
         self._results = _Result.all_of(program)
         self._sizes = {r.root: program.buffers[r.root].nbytes for r in self._results if r.is_owner}
@@ -246,9 +256,13 @@ class _Instance:
                 offset = placement.offsets[result.root]
                 self._fixed[result.root] = arena[offset : offset + program.buffers[result.root].nbytes]
 
-    def run(self, arrays: Sequence[AnyArray]) -> list[AnyArray]:
+    def run(self, arrays: Sequence[AnyArray], lane: int) -> list[AnyArray]:
         """Run the program on contiguous arrays of the right dtypes and shapes."""
         memory = self._bind(arrays)
+        if lane != self._lane:
+            positions, strides = self._states
+            self._words[positions] += (lane - self._lane) * strides
+            self._lane = lane
         self._context.run()
         return [result.taken_from(memory[result.root]) for result in self._results]
 
@@ -327,9 +341,9 @@ class PlanCache:
                     self._keep(shapes, plan)
         return plan
 
-    def run(self, inputs: Sequence[AnyArray]) -> list[AnyArray]:
+    def run(self, inputs: Sequence[AnyArray], lane: int = 0) -> list[AnyArray]:
         """Run on arrays of any shapes that `build` accepts; see `Plan.run`."""
-        return self.plan_for(tuple(array.shape for array in inputs)).run(inputs)
+        return self.plan_for(tuple(array.shape for array in inputs)).run(inputs, lane)
 
     def renew_locks(self) -> None:
         """Forget who holds the locks: in a forked child, a thread that held one does not exist."""

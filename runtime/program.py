@@ -193,7 +193,9 @@ class Program:
         inputs: ports in the order of `Plan.run`'s arguments; their buffers are no views and are only read.
         outputs: ports in the order of `Plan.run`'s results. A port may name any buffer; where it covers its
             root it is written in the returned array directly, else it is copied at the end of the call.
-        states: ids of those constants that instructions change; calls of a program that has any must not overlap.
+        states: ids of those constants that instructions change. The first axis of their arrays is that of *lanes*: what
+            instructions change in the first they change in another one for a call that is given its number, and calls
+            that overlap must be given different ones.
     """
 
     instructions: tuple[Instruction, ...]

@@ -33,8 +33,8 @@ class Session:
 
     Args:
         graph: a graph whose stage is float, observed or integer.
-        counters: by the key of an `observe` node, what counts its operand's elements in every call; with any, calls
-            must not overlap. See `qcompiler.runtime.kernels.observation`.
+        counters: by the key of an `observe` node, what counts its operand's elements in every call: one counter of
+            `qcompiler.runtime.kernels.observation` for each lane.
         threads: default: one for each physical core that the process may use.
         progress: told of each kernel that has to be compiled because no cache has it.
         keep: keep the first plan's program for the processes that run this graph after this one.
@@ -59,8 +59,10 @@ class Session:
         self._on_kernel = None if progress is None else _KernelProgress(progress)
         self._plans = PlanCache(self._program, self.threads, progress=self._on_kernel)
 
-    def run(self, feeds: Mapping[str, AnyArray]) -> dict[str, AnyArray]:
+    def run(self, feeds: Mapping[str, AnyArray], lane: int = 0) -> dict[str, AnyArray]:
         """The graph's outputs by their public names, for an array for each input.
+
+        With counters, calls that overlap must have different lanes.
 
         Raises:
             RuntimeInputError: an input is missing, unknown, of the wrong dtype or shape, or two disagree on the size of
@@ -68,8 +70,12 @@ class Session:
             UnsupportedOpError: no kernel can run a node.
         """
         bind_feeds(self.graph, feeds)
-        results = self._plans.run([feeds[value.name] for value in self.graph.inputs])
+        results = self._plans.run([feeds[value.name] for value in self.graph.inputs], lane)
         return dict(zip(self.graph.output_names, results, strict=True))
+
+    def prepare(self, feeds: Mapping[str, AnyArray]) -> None:
+        """Make the plan that `run` takes for feeds of these shapes; raises as `run` does."""
+        self.plan_for(bind_feeds(self.graph, feeds))
 
     def plan_for(self, symbols: Mapping[str, int]) -> Plan:
         """The plan for given sizes of the symbolic dimensions, its kernels compiled."""

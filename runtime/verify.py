@@ -187,6 +187,8 @@ def _check_buffers(program: Program) -> None:
         _check_view(program, buffer)
     if not program.states <= program.constants.keys():
         raise VerifyError("a state has no array")
+    if any(program.constants[index].ndim == 0 for index in program.states):
+        raise VerifyError("a state has no axis of lanes")
     for index, array in program.constants.items():
         if not 0 <= index < len(program.buffers) or program.buffers[index].parent is not None:
             raise VerifyError(f"constant {index} is not the id of a buffer that owns its bytes")

@@ -16,15 +16,19 @@ _INFINITY_KEY = 0x7F800000
 
 
 class Counters:
-    """A counter for each observed value, in one array s64[keys, rows, ROW]; pages that no element falls in stay unused.
+    """Counters for each observed value, in one s64[keys, lanes, rows, ROW]; pages that no element falls in stay unused.
+
+    Attributes:
+        by_key: s64[lanes, rows, ROW], what is counted of each value.
 
     Args:
         keys: of the `observe` nodes.
-        threads: how many may count at a time.
+        threads: how many may count at a time in one lane.
+        lanes: how many calls may count at a time.
     """
 
-    def __init__(self, keys: Sequence[str], threads: int) -> None:
-        shape = len(keys), min(threads, _MOST_ROWS), ROW
+    def __init__(self, keys: Sequence[str], threads: int, lanes: int = 1) -> None:
+        shape = len(keys), lanes, min(threads, _MOST_ROWS), ROW
         memory = mmap.mmap(-1, max(1, 8 * math.prod(shape)))
         if hasattr(mmap, "MADV_NOHUGEPAGE"):  # a huge page would be zeroed for a few counts
             with suppress(OSError):
@@ -32,15 +36,15 @@ class Counters:
         self._all = np.frombuffer(memory, np.int64, math.prod(shape)).reshape(shape)
         self.by_key: dict[str, AnyArray] = dict(zip(keys, self._all, strict=True))
 
-    def first_not_finite(self) -> str | None:
-        """The first of the keys for which a NaN or infinity has been counted."""
+    def not_finite(self) -> list[str]:
+        """The keys for which a NaN or infinity has been counted."""
         # The key of -inf is the complement of that of +inf, so one bound does for both words.
-        beyond = self._all[:, :, :2].max(axis=(1, 2), initial=0) >= (1 << 31) + _INFINITY_KEY
-        return next((key for key, found in zip(self.by_key, beyond, strict=True) if found), None)
+        beyond = self._all[..., :2].max(axis=(1, 2, 3), initial=0) >= (1 << 31) + _INFINITY_KEY
+        return [key for key, found in zip(self.by_key, beyond, strict=True) if found]
 
     def statistics(self, key: str) -> Statistics:
         """Of all elements counted so far for a key; all of them must be finite."""
-        return _statistics(self.by_key[key])
+        return _statistics(self.by_key[key].reshape(-1, ROW))
 
 
 def _statistics(counter: AnyArray) -> Statistics:

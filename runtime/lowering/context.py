@@ -72,7 +72,7 @@ class PackedModel:
 
     Attributes:
         graph: the graph.
-        counters: key of an `observe` node -> what counts its operand's elements; see
+        counters: key of an `observe` node -> what counts its operand's elements, s64[lanes, rows, ROW]; see
             `qcompiler.runtime.kernels.observation`.
     """
 

@@ -29,7 +29,7 @@ def lower_observe(lowering: Lowering, node: Node, op: Observe) -> None:
     step = 1 if samples is None else counting_step(size // samples)
     samples = samples or 1
     cost = (_LOOK_NS + _COUNT_NS / step) * size
-    shares = min(len(counter), shares_for(cost, -(-size // CHUNK)))
+    shares = min(counter.shape[1], shares_for(cost, -(-size // CHUNK)))
     words: dict[str, Operand] = {
         "x": x,
         "counts": lowering.build.state(f"{node.name}.counts", counter),

@@ -46,7 +46,7 @@ def by_numpy(*batches: np.ndarray) -> Statistics:
 @given(values=arrays(np.float32, st.integers(1, 70), elements=ELEMENTS), cut=st.integers(1, 70))
 def test_counts_are_those_of_numpy(values: np.ndarray, cut: int) -> None:
     counters = counted(*(part for part in np.split(values, [cut]) if part.size))
-    assert counters.first_not_finite() is None
+    assert counters.not_finite() == []
     assert counters.statistics("x") == by_numpy(values)
 
 
@@ -63,7 +63,7 @@ def test_shares_count_everything_once(size: int, shares: int) -> None:
     for share in range(shares):
         run(words.ctypes.data, share, shares)
     assert counters.statistics("x") == by_numpy(values)
-    assert not counters.by_key["x"][:, 2:BINS_AT].any()
+    assert not counters.by_key["x"][..., 2:BINS_AT].any()
 
 
 @pytest.mark.parametrize("shape", [(COUNTED,), (2, 9, COUNTED // 9 + 1), (3, 5, 7 * COUNTED // 3 + 5)])
@@ -99,7 +99,7 @@ def test_what_is_not_finite_is_found_where_it_is_not_counted(odd: float) -> None
     size = 5 * COUNTED
     values = np.ones((1, size), np.float32)
     values[0, np.flatnonzero(~counted_elements(size))[7]] = odd
-    assert counted(values, graph=observed((size,))).first_not_finite() == "x"
+    assert counted(values, graph=observed((size,))).not_finite() == ["x"]
 
 
 @pytest.mark.parametrize("threads", [1, 3])
@@ -108,12 +108,25 @@ def test_threads_do_not_change_the_statistics(threads: int) -> None:
     assert counted(values, values[:5], threads=threads).statistics("x") == by_numpy(values, values[:5])
 
 
+@pytest.mark.parametrize("lanes", [1, 2, 3])
+def test_lanes_count_apart_and_make_one_statistic(lanes: int) -> None:
+    parts = np.split(np.random.default_rng(8).normal(size=90_000).astype(np.float32), [1, 50_000, 70_000, 70_003])
+    counters = Counters(["x"], 2, lanes)
+    session = Session(observed(), threads=2, counters=counters.by_key)
+    for index, part in enumerate(parts):
+        session.run({"x": part}, index % lanes)
+    assert counters.by_key["x"].shape[0] == lanes
+    by_lane = counters.by_key["x"][:, :, BINS_AT:].sum(axis=(1, 2))
+    assert by_lane.tolist() == [sum(map(len, parts[lane::lanes])) for lane in range(lanes)]
+    assert counters.statistics("x") == by_numpy(*parts)
+
+
 @pytest.mark.parametrize("odd", [np.nan, -np.nan, np.inf, -np.inf])
 def test_what_is_not_finite_is_found(odd: float) -> None:
     values = np.array([1, LARGEST, -LARGEST, 0, 2], np.float32)
-    assert counted(values).first_not_finite() is None
+    assert counted(values).not_finite() == []
     values[3] = odd
-    assert counted(values).first_not_finite() == "x"
+    assert counted(values).not_finite() == ["x"]
 
 
 def test_nothing_counted_is_the_empty_statistics() -> None:

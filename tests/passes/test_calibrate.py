@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from qcompiler.calibration.data import open_source
+from qcompiler.calibration.outputs import FloatOutputs
 from qcompiler.calibration.run import ObservedGraph
 from qcompiler.errors import CalibrationDataError, UnsupportedOpError, UsageError
 from qcompiler.ir import Graph, ops, parse_graph, print_graph
@@ -22,11 +23,16 @@ SAMPLES = np.random.default_rng(3).normal(size=(50, 3)).astype(np.float32)
 
 
 def calibrated(
-    data: object, *, text: str = NETWORK, spec: str = "calibrate", method: str = "minmax"
+    data: object,
+    *,
+    text: str = NETWORK,
+    spec: str = "calibrate",
+    method: str = "minmax",
+    threads: int | None = None,
 ) -> tuple[Graph, PassContext]:
     graph = parse_graph(text)
     source = None if data is None else open_source(data, graph)  # type: ignore[arg-type]  # any form
-    context = PassContext(calibration=source, calibration_method=method)
+    context = PassContext(calibration=source, calibration_method=method, threads=threads)
     PassManager(parse_pipeline(f"insert-observers,{spec}"), check_claims=True).run(graph, context)
     return graph, context
 
@@ -60,6 +66,24 @@ def test_any_split_of_the_data_gives_the_same_statistics(cuts):
 
 def test_any_order_of_the_data_gives_the_same_statistics():
     assert calibrated(SAMPLES[::-1])[1].calibration_digest == calibrated(SAMPLES)[1].calibration_digest
+
+
+@pytest.mark.parametrize("count", [1, 2, 5, 50])
+@pytest.mark.parametrize("threads", [2, 3, 8])
+def test_threads_do_not_change_the_result(count, threads):
+    data = [{"x": row[np.newaxis]} for row in SAMPLES[:count]]
+    results = []
+    for each in (1, threads):
+        graph = parse_graph(NETWORK.replace("N,3", "1,3"))  # a batch for each sample
+        kept = FloatOutputs(graph, 100)
+        source = open_source(data, graph)
+        context = PassContext(calibration=source, calibration_method="mse", threads=each, float_outputs=kept)
+        PassManager(parse_pipeline("insert-observers,calibrate")).run(graph, context)
+        outputs = kept.take(0, count)
+        assert outputs is not None
+        assert len(outputs["s"]) == count
+        results.append((print_graph(graph), context.calibration_digest, outputs["s"].tolist()))
+    assert results[0] == results[1]
 
 
 def test_the_option_of_the_pass_goes_before_the_method_of_the_compilation():
@@ -105,6 +129,28 @@ def test_nan_names_the_tensor_and_the_sample():
         calibrated(data, text=text)
 
 
+@pytest.mark.parametrize("threads", [1, 2, 3])
+@pytest.mark.parametrize("first", [0, 1, 6])
+def test_the_first_of_several_bad_samples_is_named(threads, first):
+    text = NETWORK.replace("N,3", "1,3").replace("sigmoid(%y)", "exp(%y)")
+    data = SAMPLES[:9].copy()
+    data[[first, first + 1, 8]] = [1000, 0, 0]
+    with pytest.raises(CalibrationDataError, match=f"sample {first} of the calibration data"):
+        calibrated([{"x": row[np.newaxis]} for row in data], text=text, threads=threads)
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_what_comes_first_is_told_first(threads):
+    text = NETWORK.replace("N,3", "1,3").replace("sigmoid(%y)", "exp(%y)")
+    overflow, damaged = np.full((1, 3), 0, np.float32), np.zeros((1, 4), np.float32)
+    overflow[0, 0] = 1000
+    good = [{"x": SAMPLES[:1]}] * 2
+    with pytest.raises(CalibrationDataError, match="sample 2 of the calibration data"):
+        calibrated([*good, {"x": overflow}, {"x": damaged}], text=text, threads=threads)
+    with pytest.raises(CalibrationDataError, match=r"item 2 of the data: .*shape"):
+        calibrated([*good, {"x": damaged}, {"x": overflow}], text=text, threads=threads)
+
+
 def test_infinity_in_the_float_model_is_found_in_a_small_batch():
     text = NETWORK.replace("sigmoid(%y)", "exp(%y)")
     data = SAMPLES.copy()
@@ -125,14 +171,18 @@ def test_a_constant_input_is_a_remark():
     assert "calibrate: observe_x: it is 2 everywhere on the calibration data" in map(str, context.remarks)
 
 
-def test_progress_is_reported():
+@pytest.mark.parametrize("threads", [1, 3])
+def test_progress_is_reported(threads):
     graph = parse_graph(NETWORK)
     calls: list[tuple[str, int, int]] = []
     context = PassContext(
-        calibration=open_source(SAMPLES, graph), progress=lambda what, done, total: calls.append((what, done, total))
+        calibration=open_source([{"x": SAMPLES}] * 3, graph),
+        progress=lambda what, done, total: calls.append((what, done, total)),
+        threads=threads,
     )
     PassManager(parse_pipeline("insert-observers,calibrate")).run(graph, context)
-    assert calls[-1] == ("calibrating", 50, 50)
+    done = [(done, total) for what, done, total in calls if what == "calibrating"]
+    assert done == [(32, 150), (64, 150), (96, 150), (128, 150), (150, 150)]
 
 
 def test_data_is_read_once(tmp_path):
@@ -172,6 +222,7 @@ def test_the_reference_counts_where_an_op_has_no_kernel(monkeypatch):
         if refuses:
             monkeypatch.setattr("qcompiler.runtime.lowering.lower", _refuse)
         observed.add({"x": SAMPLES})
+        observed.add({"x": SAMPLES[:7]})
         statistics.append({key: observed.statistics(key) for key in ("x", "y")})
     by_kernel, by_reference = statistics
     assert by_reference["x"] == by_kernel["x"]
@@ -186,3 +237,18 @@ def _refuse(*_: object) -> None:
 def test_an_unknown_method_is_refused_before_the_data_is_read(spec, method):
     with pytest.raises(UsageError, match=r"no calibration method 'percentil'; .*did you mean 'percentile'"):
         calibrated(np.full((1, 3), np.nan, np.float32), spec=spec, method=method)
+
+
+def test_what_the_reference_counts_is_added_to_the_counters(monkeypatch):
+    observed = []
+    for refuses in (False, True):
+        graph = parse_graph(NETWORK)
+        PassManager(parse_pipeline("insert-observers")).run(graph)
+        observed.append(ObservedGraph(graph, ["x"]))
+        observed[-1].add({"x": SAMPLES[:20]})
+        with monkeypatch.context() as patched:
+            if refuses:  # another batch size wants another plan
+                patched.setattr("qcompiler.runtime.lowering.lower", _refuse)
+            observed[-1].add({"x": SAMPLES[20:]})
+    assert observed[0].statistics("x") == observed[1].statistics("x")
+    assert observed[1].statistics("x").count == SAMPLES.size

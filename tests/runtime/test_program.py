@@ -267,6 +267,16 @@ def test_refuses_a_state_without_an_array():
         verify_program(dataclasses.replace(counting(), constants={}), WORDS | {"count": ("a", "counts")})
 
 
+def test_refuses_a_state_without_lanes():
+    build = ProgramBuilder()
+    x = build.input("x", DType.U8, (100,))
+    counts = build.state("counts", np.array(0, np.int64))
+    build.emit("count", {"a": x, "counts": counts}, writes=(), updates=("counts",))
+    build.output("x", x)
+    with pytest.raises(VerifyError, match="a state has no axis of lanes"):
+        verify_program(build.finish(), {"count": ("a", "counts")})
+
+
 def test_a_concat_in_place_is_complete_when_all_its_parts_are_written():
     def concat(parts: int) -> Program:
         build = ProgramBuilder()
