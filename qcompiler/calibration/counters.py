@@ -7,7 +7,7 @@ from contextlib import suppress
 
 import numpy as np
 
-from qcompiler.calibration.statistics import Statistics
+from qcompiler.calibration.statistics import BINS, Statistics
 from qcompiler.ir import AnyArray
 from qcompiler.runtime.kernels.observation import BINS_AT, ROW
 
@@ -51,8 +51,13 @@ def _statistics(counter: AnyArray) -> Statistics:
     highest, lowest = counter[:, 0].max(), counter[:, 1].max()
     if highest == 0:
         return Statistics()
-    bins = counter[:, BINS_AT:].sum(axis=0)
-    return Statistics.of_counts(bins, _number(int((1 << 31) - 1 - lowest)), _number(int(highest - (1 << 31))))
+    minimum, maximum = _number(int((1 << 31) - 1 - lowest)), _number(int(highest - (1 << 31)))
+    bins = np.zeros(BINS, np.int64)
+    for extreme in (minimum, maximum):  # there are no counts beyond, and most of those pages do not exist
+        last = int(np.float32(extreme).view(np.uint32)) >> 16
+        used = slice(last & BINS // 2, last + 1)  # of the numbers of this sign
+        counter[:, BINS_AT:][:, used].sum(axis=0, out=bins[used])
+    return Statistics.of_counts(bins, minimum, maximum)
 
 
 def _number(key: int) -> float:

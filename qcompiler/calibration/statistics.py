@@ -9,6 +9,7 @@ and an outlier of 1e6 takes one bin.
 
 import hashlib
 from dataclasses import dataclass, field
+from functools import cache
 
 import numpy as np
 import numpy.typing as npt
@@ -53,6 +54,7 @@ class Statistics:
     minimum: float = np.inf
     maximum: float = -np.inf
     bins: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(BINS, np.int64))
+    _histogram: Histogram | None = field(default=None, init=False, repr=False)
 
     def add(self, values: AnyArray, samples: int | None = None) -> None:
         """Count a float32 array of any shape.
@@ -60,6 +62,7 @@ class Statistics:
         With `samples`, which lie one after the other, those elements that `qcompiler.runtime.sampled_elements` chooses
         of each; else all.
         """
+        self._histogram = None
         flat = np.ascontiguousarray(values, dtype=np.float32).reshape(-1)
         if samples and flat.size:
             counted = np.tile(counted_elements(flat.size // samples), samples)
@@ -86,6 +89,7 @@ class Statistics:
 
     def merge(self, other: "Statistics") -> None:
         """Count everything that `other` counted."""
+        self._histogram = None
         self.count += other.count
         self.nans += other.nans
         self.infinities += other.infinities
@@ -103,29 +107,33 @@ class Statistics:
 
         The extremes' bins have at least one element, even where none of them was counted.
         """
-        edges = (np.arange(_NON_FINITE + 1, dtype=np.uint32) << np.uint32(16)).view(np.float32).astype(np.float64)
-        edges[-1] = np.finfo(np.float32).max
+        if self._histogram is None:
+            self._histogram = self._make_histogram()
+        return self._histogram
+
+    def _make_histogram(self) -> Histogram:
         bins = self.bins
         if self.count:
             extremes = np.array([self.minimum, self.maximum], np.float32).view(np.uint32) >> np.uint32(16)
-            bins = bins.copy()
-            bins[extremes] = np.maximum(bins[extremes], 1)
+            if not bins[extremes].all():
+                bins = bins.copy()
+                bins[extremes] = np.maximum(bins[extremes], 1)
         negative = bins[BINS // 2 : BINS // 2 + _NON_FINITE]
         positive = bins[:_NON_FINITE]
-        low = np.concatenate([-edges[:0:-1], edges[:-1]])
-        high = np.concatenate([-edges[-2::-1], edges[1:]])
-        count = np.concatenate([negative[::-1], positive])
-        used = np.flatnonzero(count)
+        below, above = np.flatnonzero(negative)[::-1], np.flatnonzero(positive)
+        edges = _edges()
         return Histogram(
-            np.clip(low[used], self.minimum, self.maximum),
-            np.clip(high[used], self.minimum, self.maximum),
-            count[used],
+            np.clip(np.concatenate([-edges[below + 1], edges[above]]), self.minimum, self.maximum),
+            np.clip(np.concatenate([-edges[below], edges[above + 1]]), self.minimum, self.maximum),
+            np.concatenate([negative[below], positive[above]]),
         )
 
     def to_bytes(self) -> bytes:
-        """All of it, little-endian: equal bytes mean equal statistics."""
+        """All of it, little-endian, with only those bins that are not empty: equal bytes mean equal statistics."""
         counts = np.array([self.count, self.nans, self.infinities], "<i8").tobytes()
-        return counts + np.array([self.minimum, self.maximum], "<f8").tobytes() + self.bins.astype("<i8").tobytes()
+        extremes = np.array([self.minimum, self.maximum], "<f8").tobytes()
+        used = np.flatnonzero(self.bins)
+        return counts + extremes + used.astype("<i8").tobytes() + self.bins[used].astype("<i8").tobytes()
 
     def digest(self) -> str:
         """SHA-256 of `to_bytes`, for provenance."""
@@ -136,3 +144,12 @@ class Statistics:
 
     def __hash__(self) -> int:
         raise TypeError("statistics grow and cannot be hashed; use digest()")
+
+
+@cache
+def _edges() -> npt.NDArray[np.float64]:
+    """The ends of the bins of positive numbers, in ascending order."""
+    edges = (np.arange(_NON_FINITE + 1, dtype=np.uint32) << np.uint32(16)).view(np.float32).astype(np.float64)
+    edges[-1] = np.finfo(np.float32).max
+    edges.flags.writeable = False
+    return edges

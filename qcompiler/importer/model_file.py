@@ -48,19 +48,21 @@ def read_model(source: str | PathLike[str] | bytes | ModelProto) -> ModelSource:
     Raises:
         ModelError: it cannot be read, is not ONNX, is truncated, is malformed, or its operator set is out of range.
     """
-    label, folder = "model", None
+    label, folder, data = "model", None, None
     if isinstance(source, ModelProto):
         model = source
     elif isinstance(source, bytes | bytearray | memoryview):
-        model = _parse(bytes(source), label)
+        data = bytes(source)
+        model = _parse(data, label)
     else:
         path = Path(source)
         label, folder = str(path), path.absolute().parent
-        model = _parse(_read(path), label)
+        data = _read(path)
+        model = _parse(data, label)
     _check_frame(model, label)
     opset, domains = _opsets(model, label)
     check_structure(model.graph, label)
-    _run_checker(model, label, folder)
+    _run_checker(model, data, label, folder)
     if model.functions:
         model = onnx.inliner.inline_local_functions(model)
     return ModelSource(model, label, folder, opset, domains)
@@ -198,7 +200,8 @@ def _explain_order(start: NodeProto, producer: dict[str, NodeProto], label: str)
     )
 
 
-def _run_checker(model: ModelProto, label: str, folder: Path | None) -> None:
+def _run_checker(model: ModelProto, data: bytes | None, label: str, folder: Path | None) -> None:
+    """Run ONNX's own checker on a message; `data` is that message if it was read from bytes."""
     if any(not _has_schema(node) for node in model.graph.node):
         return  # the checker stops at the first unknown op; the importer lists them all
     for output in model.graph.output:  # of which the checker says only that something has no shape
@@ -211,8 +214,8 @@ def _run_checker(model: ModelProto, label: str, folder: Path | None) -> None:
     for tensor in external:
         locate_external(tensor, folder, f"{label}: tensor '{tensor.name}'")
     try:
-        # By path the checker finds external data; without them it needs no file at all.
-        onnx.checker.check_model(label if external else model)
+        # By path the checker finds external data; without them it needs no file at all. It wants bytes in any case.
+        onnx.checker.check_model(label if external else model if data is None else data)
     except onnx.checker.ValidationError as error:
         raise ModelError(f"{label}: fails the ONNX checker: {str(error).strip()}") from error
     except (EncodeError, ValueError) as error:

@@ -179,6 +179,7 @@ def _read_source(module_name: str) -> tuple[str, tuple[str, ...]] | None:
     return _digest(source), tuple(names)
 
 
+@cache
 def _is_module(name: str) -> bool:
     if name in sys.modules:
         return True
