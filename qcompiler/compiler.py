@@ -119,18 +119,26 @@ def compile(  # noqa: PLR0913  # the options of the command line, all but three 
     source = open_source(calibration, graph) if calibration is not None else None
     checked = open_source(validation, graph) if validation is not None else source
 
+    from qcompiler.runtime.session import Session
+
+    reference = Session(float_graph, threads=threads, progress=hooks.progress)
+    background = ThreadPoolExecutor(1)  # for what needs the interpreter lock little, or while others do so
+    hashed = background.submit(model_facts, model)
+    known = None
+    if checked is not None and checked is source:
+        known = FloatOutputs(
+            graph, _CALIBRATION_SAMPLES_EVALUATED, lambda feeds: background.submit(reference.prepare, feeds)
+        )
     context = PassContext(
         calibration=source,
         calibration_method=calibration_method,
         allow_float=allow_float,
         threads=threads,
         progress=hooks.progress,
-        float_outputs=FloatOutputs(graph, _CALIBRATION_SAMPLES_EVALUATED) if checked is source else None,
+        float_outputs=known,
     )
     manager = PassManager(pipeline, callbacks=hooks.between_passes, reproducer_dir=reproducer_dir)
     results = manager.run(graph, context)
-
-    from qcompiler.runtime.session import Session
 
     session = Session(graph, threads=threads, progress=hooks.progress)
     interface = interface_facts(graph)
@@ -138,9 +146,7 @@ def compile(  # noqa: PLR0913  # the options of the command line, all but three 
     if io == "integer":
         exposed = graph.clone()
         ExposeIntegerIo().run(exposed, context)
-    background = ThreadPoolExecutor(1)  # hashing and compressing need no interpreter lock
     packed = background.submit(pack_graph, exposed)
-    hashed = background.submit(model_facts, model)
     background.shutdown(wait=False)
     evaluation = None
     if checked is not None:
@@ -150,7 +156,8 @@ def compile(  # noqa: PLR0913  # the options of the command line, all but three 
             checked,
             threads=threads,
             limit=None if validation is not None else _CALIBRATION_SAMPLES_EVALUATED,
-            known=context.float_outputs,
+            known=known,
+            reference=reference,
             progress=hooks.progress,
         )
     if io == "integer":

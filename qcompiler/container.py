@@ -44,6 +44,9 @@ MAX_RATIO = 128
 """Contents to stored bytes. Text shrinks 2 to 12 times; deflate itself would allow 1032."""
 _WORTHWHILE = 1 / 32
 """Of a section's bytes. Trained 8-bit weights have uneven upper bits and save up to 12 %, pruned ones far more."""
+_PIECES, _PIECE = 16, 1 << 14
+_REPEATS = 0.01
+"""What repeated strings have to save of a part, 16 pieces of 16 kB, for the whole to be searched for them."""
 _HEADER = struct.Struct("<8sIIQ32s")
 _ENTRY = struct.Struct("<16sQQQI32s")
 _MAX_SECTIONS = 64
@@ -94,9 +97,24 @@ def _smaller(data: bytes) -> bytes:
     """A zlib stream of `data` if that is worthwhile and within the limits, else `data`."""
     if len(data) > COMPRESSIBLE_BYTES:
         return data
-    stream = zlib.compress(data, level=9)
+    stream = _compress(data, zlib.Z_RLE if _has_no_repeats(data) else zlib.Z_DEFAULT_STRATEGY)
     worthwhile = len(stream) < len(data) * (1 - _WORTHWHILE)
     return stream if worthwhile and len(data) <= MAX_RATIO * len(stream) else data
+
+
+def _has_no_repeats(data: bytes) -> bool:
+    """Whether looking for strings that occur again is a waste of time, as in trained weights: judged by a part."""
+    if len(data) < 4 * _PIECES * _PIECE:  # the whole takes little longer than the part
+        return False
+    step = len(data) // _PIECES
+    pieces = b"".join(data[start : start + _PIECE] for start in range(0, step * _PIECES, step))
+    with_strings, without = (len(_compress(pieces, how)) for how in (zlib.Z_DEFAULT_STRATEGY, zlib.Z_RLE))
+    return with_strings > without * (1 - _REPEATS)
+
+
+def _compress(data: bytes, strategy: int) -> bytes:
+    compressor = zlib.compressobj(9, strategy=strategy)
+    return compressor.compress(data) + compressor.flush()
 
 
 @dataclass(frozen=True, slots=True)

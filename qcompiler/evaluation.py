@@ -42,12 +42,15 @@ def evaluate(
     threads: int | None = None,
     limit: int | None = None,
     known: FloatOutputs | None = None,
+    reference: "Session | None" = None,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> Evaluation:
     """Compare the outputs of a graph and of a compiled session on (at most `limit`) samples of `data`.
 
     The float outputs that are `known`, of the float passes' graph on the same data, are not computed again, unless
     those of the first sample are not those of `float_graph`: then a pass has changed what the model computes.
+
+    `reference` is a session of `float_graph`, if there is one already.
 
     Integer outputs (`--io integer`) are compared by their real values.
 
@@ -56,7 +59,7 @@ def evaluate(
     """
     from qcompiler.runtime.session import Session
 
-    reference = Session(float_graph, threads=threads, progress=progress)
+    reference = reference or Session(float_graph, threads=threads, progress=progress)
     result = Evaluation(sqnr={name: SignalToNoise() for name in float_graph.output_names})
     scores = _class_scores(float_graph)
     total = len(data) if limit is None else min(limit, len(data))

@@ -1,6 +1,6 @@
 """The float model's outputs, kept from the calibration run for the comparison with the integer model."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
@@ -17,14 +17,19 @@ class FloatOutputs:
     Args:
         graph: the model; nothing is kept where an output has no axis of samples.
         limit: most samples that are wanted.
+        on_first: called with the inputs of the first sample when its outputs have been kept, while the calibration run
+            goes on.
     """
 
-    def __init__(self, graph: Graph, limit: int) -> None:
+    def __init__(
+        self, graph: Graph, limit: int, on_first: Callable[[Mapping[str, AnyArray]], object] | None = None
+    ) -> None:
         batched = all(isinstance(v.type.shape[0], str) for v in graph.inputs if v.type.rank)
         by_sample = all(v.type.rank and split_dim(v.type.shape[0])[1] is not None for v in graph.outputs)
         self._limit = limit if by_sample or not batched else 0
         self._samples: list[dict[str, AnyArray]] = []
         self._bytes = 0
+        self._on_first = on_first
 
     def add(self, batch: Batch, outputs: Mapping[str, AnyArray]) -> None:
         """Keep the outputs of a batch, the one after the last; none after one that did not fit."""
@@ -33,6 +38,8 @@ class FloatOutputs:
         self._bytes += sum(array.nbytes for array in outputs.values())
         if self._bytes > _MOST_BYTES:
             return
+        if batch.first == 0 and self._on_first is not None:
+            self._on_first({name: array[: len(array) // batch.size] for name, array in batch.feeds.items()})
         if batch.size == 1:
             self._samples.append(dict(outputs))
             return

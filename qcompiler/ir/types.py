@@ -115,7 +115,8 @@ class QuantParams:
             raise VerifyError(f"{len(self.scale)} scales do not match {len(self.zero_point)} zero points")
         if self.axis is None and len(self.scale) != 1:
             raise VerifyError(f"per-tensor quantization has one scale, not {len(self.scale)}")
-        if not all(math.isfinite(s) and s > 0 for s in self.scale):
+        # The sum tells of a NaN, which the others may miss. A layer has thousands of scales.
+        if not (min(self.scale) > 0 and max(self.scale) < math.inf) or math.isnan(sum(self.scale)):
             bad = next(s for s in self.scale if not (math.isfinite(s) and s > 0))
             raise VerifyError(f"a scale must be finite and positive, not {bad}")
 

@@ -52,8 +52,10 @@ def quantize_real(real: Real, dtype: DType, quant: QuantParams) -> AnyArray:
     zero_point = along_axis(quant.zero_point, quant.axis, real.ndim, np.float64)
     with np.errstate(over="ignore", invalid="ignore"):
         quotient = real / scale
-        below = np.floor(quotient)
-        rounded = below + (quotient - below >= 0.5)
-    q = np.where(np.isnan(quotient), zero_point, rounded + zero_point)
+        q: Real = np.floor(quotient)
+        q += quotient - q >= 0.5
+    q += zero_point
+    if (unknown := np.isnan(q)).any():
+        q = np.where(unknown, zero_point, q)
     # s64 limits are no float64; every other dtype's are.
     return np.clip(q, float(lo), float(hi)).astype(dtype.numpy)

@@ -3,6 +3,7 @@ import os
 import tracemalloc
 import zlib
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -16,6 +17,7 @@ from qcompiler.container import (
     MAX_RATIO,
     VERSION,
     Section,
+    _compress,
     pack_sections,
     unpack_sections,
     write_atomically,
@@ -57,6 +59,18 @@ def test_what_shrinks_is_compressed_and_the_rest_shares_the_memory_of_the_file()
     assert sections["text"] == sections["kept"] == TEXT
 
 
+def test_strings_are_looked_for_where_they_occur_again():
+    rng = np.random.default_rng(1)
+    weights = np.clip(np.rint(rng.normal(0, 20, 2**20)), -128, 127).astype(np.int8).tobytes()
+    assert Section.of(weights).stored == _compress(weights, zlib.Z_RLE)
+    assert len(Section.of(weights).stored) < len(zlib.compress(weights, 9)) * 1.01
+    again = weights[: 2**12] * 2**8
+    assert Section.of(again).stored == zlib.compress(again, 9)
+    assert len(again) // len(Section.of(again).stored) > 20
+    for data in (weights, again):
+        assert unpack_sections(pack_sections({"s": data}), "x")["s"] == data
+
+
 def test_a_section_beyond_what_the_reader_allows_is_stored_as_it_is(monkeypatch):
     zeros = bytes(1 << 20)
     assert len(zlib.compress(zeros)) * MAX_RATIO < len(zeros)
@@ -71,8 +85,10 @@ def test_a_section_beyond_what_the_reader_allows_is_stored_as_it_is(monkeypatch)
 
 def test_another_zlib_changes_the_file_but_not_the_hashes_of_the_contents(monkeypatch):
     usual = pack_sections({"text": TEXT})
-    compress = zlib.compress
-    monkeypatch.setattr("qcompiler.container.zlib.compress", lambda data, level: compress(data, level=level - 8))
+    compressor = zlib.compressobj
+    monkeypatch.setattr(
+        "qcompiler.container.zlib.compressobj", lambda level, strategy: compressor(level - 8, strategy=strategy)
+    )
     other = pack_sections({"text": TEXT})
     assert usual != other
     assert unpack_sections(usual, "x") == unpack_sections(other, "x") == {"text": TEXT}

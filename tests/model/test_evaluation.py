@@ -49,6 +49,17 @@ def test_outputs_are_kept_by_sample_whatever_the_batches():
     assert outputs.take(40, 11) is None
 
 
+@pytest.mark.parametrize("sizes", [[1, 4], [5]])
+def test_the_first_sample_is_told_once(sizes):
+    told: list[np.ndarray] = []
+    outputs = FloatOutputs(network(), 100, lambda feeds: told.append(feeds["x"]))
+    for first, size in zip([0, sizes[0]], sizes, strict=False):
+        feeds = {"x": SAMPLES[first : first + size]}
+        outputs.add(Batch(feeds, None, first, size), {"y": feeds["x"][:, :2]})
+    (first_sample,) = told
+    np.testing.assert_array_equal(first_sample, SAMPLES[:1])
+
+
 def test_no_more_outputs_are_kept_than_wanted():
     outputs = kept(network(), [10] * 5, limit=15)
     assert outputs.take(0, 20) is not None
@@ -77,3 +88,10 @@ def test_known_outputs_of_another_model_are_not_used():
     assert expected.sqnr["y"].decibels < 60
     assert compared(kept(network(1.01), [50])) == expected
     assert compared(kept(network(1.001), [50])) == expected
+
+
+def test_the_session_of_the_float_model_may_be_there_already(monkeypatch):
+    exact, other = network(), Session(network(1.01))
+    reference, expected = Session(exact), compared(None)
+    monkeypatch.setattr("qcompiler.runtime.session.Session", None)
+    assert evaluate(exact, other, open_source(SAMPLES, exact), reference=reference) == expected
