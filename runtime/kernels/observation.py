@@ -26,6 +26,9 @@ ROW = BINS_AT + (1 << 16)
 CHUNK = 2048
 """Most elements whose bins are staged at a time, 16 bits each."""
 
+LIKELY_BINS = 16 << 7
+"""Bins of the sixteen upper powers of two, in which nearly all elements are."""
+
 _I16, _I32, _I64 = (ir.IntType(bits) for bits in (16, 32, 64))
 
 
@@ -86,6 +89,7 @@ def observe(operands: int, share: int, shares: int) -> None:
     blocks = max(CHUNK // (GROUP * step), 1)
     chunk_size = GROUP * step * blocks
     chunks = (size + chunk_size - 1) // chunk_size
+    prefetch_bins(row)
     units = samples * chunks
     for unit in range(units * share // shares, units * (share + 1) // shares):
         sample = unit // chunks
@@ -99,6 +103,18 @@ def observe(operands: int, share: int, shares: int) -> None:
         else:
             count = stage_chosen(stage, here, count, step, chunk * blocks)
         count_staged(row + 8 * BINS_AT, stage, count, here + 4 * CHUNK)
+
+
+@inlined
+def prefetch_bins(row: int) -> None:
+    """Ask for the bins of the largest magnitudes counted so far: one after the other they would come late."""
+    highest, lowest = load_s64(row, 0) - 2**31, 2**31 - 1 - load_s64(row, 1)  # keys
+    for bound in (highest, -1 - lowest):
+        if bound >= 0 and load_s64(row, 0) > 0:
+            top = row + 8 * (BINS_AT + (bound >> 16))
+            for line in range(0, 8 * LIKELY_BINS, 64):
+                prefetch(top - line)
+        row += 8 << 15  # the bins of negative numbers
 
 
 @inlined
