@@ -86,7 +86,7 @@ def test_each_quantizer_is_timed_on_the_same_samples(figures: dict[str, Any]):
     assert figures["samples"] == 8
     assert set(figures["quantize"]) == {"qcompiler", "onnxruntime (s8)", "onnxruntime (u8)"}
     for row in figures["quantize"].values():
-        assert row["seconds"] > 0
+        assert 0 < row["seconds"] < row["process_seconds"]
         assert row["kernels_compiled"] == 0  # else it is done again: the first time is not what compiling takes
 
 
