@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from qcompiler.errors import AccumulatorOverflowError
-from qcompiler.integer_proofs import LARGEST_ACCUMULATOR, AccumulatorProof, prove
+from qcompiler.integer_proofs import LARGEST_ACCUMULATOR, AccumulatorProof, prove, sums_of_magnitudes
 from qcompiler.ir import DType, Graph, Node, QuantParams, Stage, ops
 from qcompiler.pass_manager import Pass, PassContext, register_pass
 
@@ -67,18 +67,18 @@ def _repair(graph: Graph, node: Node) -> bool:
     weight_quant = weight.type.quant
     if x.type.quant is None or weight.data is None or weight_quant is None or weight_quant.is_per_tensor:
         return False
-    rows = weight.data.reshape(len(weight.data), -1).astype(np.int64)
+    rows = weight.data.reshape(len(weight.data), -1)
     offsets = np.zeros(len(rows), np.int64) if bias is None or bias.data is None else bias.data.astype(np.int64)
     low, high = x.type.dtype.limits
     zero_point = x.type.quant.zero_point[0]
     reach = max(high - zero_point, zero_point - low)
-    bits = np.zeros(len(rows), np.int64)
+    if (reach * sums_of_magnitudes(rows) + np.abs(offsets) <= LARGEST_ACCUMULATOR).all():
+        return False
+    rows, bits = rows.astype(np.int64), np.zeros(len(rows), np.int64)
     while (over := reach * np.abs(rows).sum(axis=1) + np.abs(offsets) > LARGEST_ACCUMULATOR).any():
         bits += over
         rows[over] = np.rint(rows[over] / 2)
         offsets[over] = np.rint(offsets[over] / 2)
-    if not bits.any():
-        return False
     _replace_weights(graph, node, rows.reshape(weight.data.shape), offsets, (2.0**bits).tolist())
     return True
 

@@ -83,18 +83,27 @@ def _layer_bounds(layer: IntegerLayer) -> Bounds:
     if weight is None or folded is None:
         return _UNKNOWN
     rows = weight.reshape(len(weight), -1)
-    exact = np.int32 if rows.shape[1] < 2**24 else np.int64  # 32 bits are twice as fast
     # The true bias lies in s32: undo the folding modulo 2^32.
-    total = rows.sum(axis=1, dtype=exact).astype(np.int64)
+    total = rows.sum(axis=1, dtype=_exact(rows)).astype(np.int64)
     bias = (folded.astype(np.int64) + layer.op.zp_in * total).astype(np.uint64).astype(np.uint32)
     magnitudes: Bounds = np.abs(bias.view(np.int32).astype(np.int64))
-    sums: Bounds = np.abs(rows).view(np.uint8).sum(axis=1, dtype=exact).astype(np.int64)  # |−128| is 128 as u8
     if layer.residual is not None and layer.factor is not None:
         if layer.factor.data is None:
             return _UNKNOWN
         factor = np.abs(layer.factor.data.astype(np.int64))
         magnitudes += reach(layer.residual, layer.op.zp_residual) * factor
-    return magnitudes + reach(layer.x, layer.op.zp_in) * sums
+    return magnitudes + reach(layer.x, layer.op.zp_in) * sums_of_magnitudes(rows)
+
+
+def sums_of_magnitudes(rows: npt.NDArray[np.int8]) -> Bounds:
+    """The sum of |w| of each row of s8[rows, terms], without a wider copy of them."""
+    sums: Bounds = np.abs(rows).view(np.uint8).sum(axis=1, dtype=_exact(rows)).astype(np.int64)  # |−128| is 128 as u8
+    return sums
+
+
+def _exact(rows: npt.NDArray[np.int8]) -> type[np.signedinteger]:
+    """A dtype that holds the sum of a row; 32 bits are twice as fast."""
+    return np.int32 if rows.shape[1] < 2**24 else np.int64
 
 
 def product_bound(a: Value, b: Value, zp_a: int, zp_b: int) -> int:
