@@ -67,6 +67,8 @@ def _repair(graph: Graph, node: Node) -> bool:
     weight_quant = weight.type.quant
     if x.type.quant is None or weight.data is None or weight_quant is None or weight_quant.is_per_tensor:
         return False
+    if weight.type.dtype is not DType.S8:  # which `lower-to-integer` refuses
+        return False
     rows = weight.data.reshape(len(weight.data), -1)
     offsets = np.zeros(len(rows), np.int64) if bias is None or bias.data is None else bias.data.astype(np.int64)
     low, high = x.type.dtype.limits

@@ -229,6 +229,9 @@ def _same_rows(a: _Checked, b: _Checked) -> bool:
 
 
 def _join(parts: list[_Checked], first: int) -> Batch:
-    feeds = {name: np.ascontiguousarray(np.concatenate([p.feeds[name] for p in parts])) for name in parts[0].feeds}
+    if len(parts) == 1:  # of the caller's arrays nothing is copied
+        (part,) = parts
+        return Batch({n: np.ascontiguousarray(x) for n, x in part.feeds.items()}, part.labels, first, part.samples)
+    feeds = {name: np.concatenate([p.feeds[name] for p in parts]) for name in parts[0].feeds}
     labels = [p.labels for p in parts if p.labels is not None]
     return Batch(feeds, np.concatenate(labels) if labels else None, first, sum(p.samples for p in parts))
