@@ -47,6 +47,11 @@ class ConvLayer:
         low, high = self.x_range or self.x_dtype.limits
         return min(low, self.zp_in), max(high, self.zp_in)
 
+    def epilogue(self, p: Primitive) -> Epilogue:
+        """What follows the sums; their biases take off what `p` adds to the activations."""
+        sums = self.weight.reshape(len(self.weight), -1).sum(axis=1, dtype=np.int64)
+        return make_epilogue(self.bias.astype(np.int64) - p.added_to(self.x_dtype) * sums, self.requantization)
+
 
 def pack_conv(layer: ConvLayer, isa: str, *, pixels: int = 0, blocks: tuple[int, int] = (1, 1)) -> PackedConv:
     """Pack a convolution for one primitive.
@@ -70,9 +75,7 @@ def pack_conv(layer: ConvLayer, isa: str, *, pixels: int = 0, blocks: tuple[int,
         p = p.narrow if pair_sum <= MOST else p
     elif p.vectors_only is not None and prefers_vectors(p.vectors_only, cout // sections, flat[0].size):
         p = p.vectors_only
-    added = p.added_to(layer.x_dtype)
-    sums = weight.reshape(cout, -1).sum(axis=1, dtype=np.int64)
-    epilogue = make_epilogue(layer.bias.astype(np.int64) - added * sums, layer.requantization)
+    epilogue = layer.epilogue(p)
     groups = _in_groups(flat, p.group)
     choice = choose_tiles(p, channels=cout // sections, activations=flat[0].size, pixels=pixels, sections=sections)
     collected = _steps(4 * runs * groups.shape[2]) if choice.collected else None
@@ -105,7 +108,7 @@ def pack_conv(layer: ConvLayer, isa: str, *, pixels: int = 0, blocks: tuple[int,
         tiles=aligned(entries).view(np.int64).reshape(-1, TILE_WORDS),
         epilogue=epilogue,
         flip_in=p.flip_of(layer.x_dtype),
-        zp_in=layer.zp_in + added,
+        zp_in=layer.zp_in + p.added_to(layer.x_dtype),
         per_group=per_group,
         group=group,
         cout=cout,

@@ -1,6 +1,6 @@
 """Plans of `int_depthwise`: weights are packed once for a model, the rest is worked out for each input shape.
 
-    packed = pack_depthwise(weight, bias, requantization, zp_in=3, x_dtype=DType.U8, isa=isa.current())
+    packed = pack_depthwise(ConvLayer(weight, bias, requantization, zp_in=3, x_dtype=DType.U8), isa.current())
     plan = packed.plan(batch=1, height=56, width=56, strides=(1, 1), pads=(1, 1, 1, 1))
 
 The interface is that of `qcompiler.runtime.kernels.convolution_plan`.
@@ -13,22 +13,20 @@ from functools import cached_property
 
 import numpy as np
 
-from qcompiler.ir.types import AnyArray, DType
+from qcompiler.ir.types import AnyArray
 from qcompiler.runtime.codegen.depthwise_columns import COLUMNS, ROWS, VARIANTS, ColumnVariant
 from qcompiler.runtime.codegen.depthwise_operands import VECTORS
 from qcompiler.runtime.codegen.epilogue import channel_of
 from qcompiler.runtime.codegen.primitives import Primitive, primitive_named
+from qcompiler.runtime.kernels.convolution_packing import ConvLayer
 from qcompiler.runtime.kernels.depthwise import PARTIAL_BYTES, TILE_WORDS
 from qcompiler.runtime.kernels.kernel_plan import SHARE_NS, STAGE_BYTES, STAGE_SLACK, KernelPlan
 from qcompiler.runtime.kernels.packing import (
     S8,
-    S32,
     S64,
     Bytes,
     Epilogue,
-    Requantization,
     aligned,
-    make_epilogue,
     round_up,
 )
 
@@ -260,28 +258,17 @@ _NS_PER_OPERATION = {
 }
 
 
-def pack_depthwise(
-    weight: S8,
-    bias: S32,
-    requantization: Requantization | None,
-    *,
-    zp_in: int,
-    x_dtype: DType,
-    isa: str,
-    dilations: tuple[int, int] = (1, 1),
-) -> PackedDepthwise:
-    """Pack a depthwise convolution of as many output as input channels; weight s8[channels, 1, kh, kw].
+def pack_depthwise(layer: ConvLayer, isa: str) -> PackedDepthwise:
+    """Pack a convolution of as many output as input channels, each a group of its own, for the primitive `isa`.
 
-    The other arguments are those of `pack_conv`. With several outputs for each input channel use `pack_conv`.
+    With several outputs for each input channel use `pack_conv`.
     """
     p = primitive_named(isa)
-    added = p.added_to(x_dtype)
-    sums = weight.reshape(len(weight), -1).sum(axis=1, dtype=np.int64)
     return PackedDepthwise(
         isa=isa,
-        weight=weight[:, 0],
-        epilogue=make_epilogue(bias.astype(np.int64) - added * sums, requantization),
-        flip_in=p.flip_of(x_dtype),
-        zp_in=zp_in + added,
-        dilations=dilations,
+        weight=layer.weight[:, 0],
+        epilogue=layer.epilogue(p),
+        flip_in=p.flip_of(layer.x_dtype),
+        zp_in=layer.zp_in + p.added_to(layer.x_dtype),
+        dilations=layer.dilations,
     )

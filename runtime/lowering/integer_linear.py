@@ -130,15 +130,7 @@ def _looks_up(then: Node | None) -> TypeGuard[Node]:
 def _pack(layer: IntegerLayer, then: Node | None, chosen: str, pixels: int) -> PackedConv | PackedDepthwise:
     facts = _facts(layer, looked_up=_looks_up(then))
     if layer.is_depthwise and layer.residual is None:
-        return pack_depthwise(
-            facts.weight,
-            facts.bias,
-            facts.requantization,
-            zp_in=facts.zp_in,
-            x_dtype=facts.x_dtype,
-            isa=chosen,
-            dilations=facts.dilations,
-        )
+        return pack_depthwise(facts, chosen)
     blocks = then.op.blocks if then is not None and isinstance(then.op, DepthToSpace) else (1, 1)
     return pack_conv(facts, chosen, pixels=pixels, blocks=blocks)
 

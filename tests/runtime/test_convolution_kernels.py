@@ -203,17 +203,7 @@ def facts_of(layer: Layer, weight, bias, requantization: Requantization | None) 
 
 def pack(layer: ConvLayer, isa_name: str, *, depthwise: bool) -> PackedConv | PackedDepthwise:
     """For the general kernel, or for the one of depthwise convolutions."""
-    if not depthwise:
-        return pack_conv(layer, isa_name)
-    return pack_depthwise(
-        layer.weight,
-        layer.bias,
-        layer.requantization,
-        zp_in=layer.zp_in,
-        x_dtype=layer.x_dtype,
-        isa=isa_name,
-        dilations=layer.dilations,
-    )
+    return pack_depthwise(layer, isa_name) if depthwise else pack_conv(layer, isa_name)
 
 
 def conv_plan(
@@ -405,7 +395,7 @@ def test_depthwise_convolution_by_columns(isa_name: str, drawn: Layer, strides: 
     zp_in = min(max(drawn.zp_in, x_dtype.limits[0]), x_dtype.limits[1])
     layer = replace(drawn, kernel=(3, 3), dilations=(1, 1), strides=strides, size=size, x_dtype=x_dtype, zp_in=zp_in)
     x, weight, bias, requantization = random_operands(layer)
-    packed = pack_depthwise(weight, bias, requantization, zp_in=zp_in, x_dtype=x_dtype, isa=isa_name)
+    packed = pack_depthwise(facts_of(layer, weight, bias, requantization), isa_name)
     plan = packed.plan(layer.batch, *layer.size, strides=strides, pads=pads)
     result = execute(plan, isa_name, x, layer.dtype, layer.shares)
     assert np.array_equal(result, expected(layer, x, weight, bias, requantization))
