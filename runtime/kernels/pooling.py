@@ -292,8 +292,10 @@ def int_softmax(operands: int, share: int, shares: int) -> None:
     inner, dtype_x, dtype_out = load_s64(operands, 6), load_s64(operands, 7), load_s64(operands, 8)
     one, hi = load_s64(operands, 9), load_s64(operands, 10)
     rows = outer * inner
-    for row in range(rows * share // shares, rows * (share + 1) // shares):
-        start = (row // inner) * length * inner + row % inner
+    first = rows * share // shares
+    column = first % inner if rows else 0
+    start = (first - column) * length + column
+    for _row in range(first, rows * (share + 1) // shares):
         largest = load_integer(x, start, dtype_x)
         for k in range(1, length):
             largest = max(largest, load_integer(x, start + k * inner, dtype_x))
@@ -305,6 +307,9 @@ def int_softmax(operands: int, share: int, shares: int) -> None:
             below = largest - load_integer(x, start + k * inner, dtype_x)
             numerator = 2 * exponential(below, exp_high, exp_low, dtype_x) * one + total
             store_integer(out, start + k * inner, clamp(numerator // (2 * total), 0, hi), dtype_out)
+        start, column = start + 1, column + 1
+        if column == inner:
+            start, column = start + (length - 1) * inner, 0
 
 
 @inlined
