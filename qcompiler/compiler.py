@@ -30,6 +30,7 @@ from qcompiler.pass_manager import (
 from qcompiler.passes.expose_integer_io import ExposeIntegerIo
 from qcompiler.pipeline import pipeline_for, with_reduced_range
 from qcompiler.runtime.cores import thread_count
+from qcompiler.runtime.kernels.workers import kept_workers
 from qcompiler.summary import evaluation_facts, pass_facts, structure_facts
 from qcompiler.version import __version__
 
@@ -57,6 +58,7 @@ class Hooks:
     between_passes: Sequence[PipelineCallback] = ()
 
 
+@kept_workers()
 def compile(  # noqa: PLR0913  # the options of the command line, all but three with a default
     model: "str | os.PathLike[str] | bytes | ModelProto",
     *,

@@ -75,8 +75,8 @@ class Plan:
         verify_program(program, _registered_words() if code is None else code.words)
         self.placement: Placement = place(program)
         verify_placement(program, self.placement)
+        self._code = compile_code(program, progress) if code is None else code
         compile_loops(progress)
-        self._code = _compiled(program, progress) if code is None else code
         self._operands = _OperandTable(program, self.placement, self._code.words)
         self._schedule = Schedule.of(
             program.instructions,
@@ -158,10 +158,13 @@ def _registered_words() -> dict[str, tuple[str, ...]]:
     return {name: kernel_named(name).words for name in registered_kernels()}
 
 
-def _compiled(program: Program, progress: "Progress | None") -> Code:
-    from qcompiler.runtime.kernels.registry import compile_kernels
+def compile_code(program: Program, progress: "Progress | None" = None) -> Code:
+    """The kernels of a program, compiled with the interpreter's loops or read from the cache."""
+    from qcompiler.runtime.kernels.registry import addresses_of, kernel_named
+    from qcompiler.runtime.walk_loops import CALL, HELP
 
-    return Code(_registered_words(), compile_kernels((i.kernel for i in program.instructions), progress))
+    kernels = [kernel_named(name) for name in dict.fromkeys(i.kernel for i in program.instructions)]
+    return Code(_registered_words(), addresses_of([CALL, HELP, *kernels], progress))
 
 
 class _OperandTable:

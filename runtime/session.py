@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from qcompiler.ir import AnyArray, Graph
 from qcompiler.ir.types import bind_shape, split_dim
 from qcompiler.runtime.cores import thread_count
-from qcompiler.runtime.interpreter import Code, Plan, PlanCache, Shapes
+from qcompiler.runtime.interpreter import Code, Plan, PlanCache, Shapes, compile_code
 from qcompiler.runtime.planner import Placement, place
 from qcompiler.runtime.prepared import ProgramStore
 from qcompiler.runtime.program import Program
@@ -104,16 +104,14 @@ class Session:
         store, self._store = self._store, None
         if store is not None and (kept := store.load(symbols)) is not None:
             return kept
-        from qcompiler.runtime.kernels.registry import compile_kernels
         from qcompiler.runtime.lowering import lower
-        from qcompiler.runtime.threads import compile_loops
 
         program = lower(self._model, symbols)
-        if store is not None:
-            compile_loops(self._on_kernel)
-            compile_kernels((i.kernel for i in program.instructions), self._on_kernel)
-            store.save(symbols, program)
-        return program
+        if store is None:
+            return program
+        code = compile_code(program, self._on_kernel)
+        store.save(symbols, program)
+        return program, code
 
 
 class _KernelProgress:

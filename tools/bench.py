@@ -14,8 +14,8 @@ The best variant of a runtime counts. They run next to their fp32 models and our
 - Start-up and memory: each in fresh processes, in turn, the median of several after a first that is not counted. From
   the start of the process to the first result, and of that the imports, loading the model (ours: artifact, packing,
   kernels from the cache), and the first inference. Resident memory after the imports and at its peak.
-- Quantizing: the time to make an int8 file, imports not counted, each in a fresh process; ours compares the result
-  with the float model, too. Kernels that had to be compiled for the first time do not count.
+- Quantizing: the time to make an int8 file, without and with the process and its imports, each in a fresh process,
+  the second of two times; ours compares the result with the float model, too. No kernels are compiled then.
 
 Peers keep their defaults, so on a machine with AMX they may use it. QCOMPILER_ISA (or NUMBA_CPU_NAME with
 NUMBA_CPU_FEATURES='') restricts our kernels, ONEDNN_MAX_CPU_ISA=AVX2 or AVX512_CORE_VNNI those of OpenVINO, which then
@@ -135,10 +135,10 @@ def quantize_all(options: argparse.Namespace, folder: Path) -> tuple[list[Conten
 
 
 def _quantize(tool: str, model: Path, samples: Path, output: Path) -> Facts:
+    """Of the second of two times; the first fills the caches of files, byte code and kernels."""
     try:
+        bench_process.quantize(tool, model, samples, output)
         figures = bench_process.quantize(tool, model, samples, output)
-        if figures["kernels_compiled"]:  # the first time on this machine: not what compiling a model takes
-            figures = bench_process.quantize(tool, model, samples, output)
     except bench_process.WorkerError as error:
         if tool == "qcompiler":
             sys.exit(str(error))

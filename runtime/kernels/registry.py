@@ -15,14 +15,14 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from qcompiler.errors import InternalError, PluginError, UsageError
 from qcompiler.runtime import isa
-from qcompiler.runtime.kernels import images
+from qcompiler.runtime.kernels import images, workers
 from qcompiler.runtime.kernels.cache import is_intact, kernel_directory, sealed
 
 if TYPE_CHECKING:
@@ -240,19 +240,28 @@ def registered_kernels() -> tuple[str, ...]:
     return tuple(sorted(_registry))
 
 
-def compile_kernels(names: Iterable[str], progress: Progress | None = None) -> dict[str, int]:
-    """As `addresses_of`, of the kernels with these names."""
-    return addresses_of([kernel_named(name) for name in dict.fromkeys(names)], progress)
-
-
 def addresses_of(kernels: Sequence[Kernel], progress: Progress | None = None) -> dict[str, int]:
     """Compile kernels, or read them from the cache, and return their addresses by name.
 
-    `progress(name, done, total)` is called before each compilation; not at all if everything is ready.
+    Several processes compile if many are not in the cache: see `qcompiler.runtime.kernels.workers`.
+
+    `progress(name, done, total)` is called before each compilation in this process; not at all if everything is ready.
     """
     missing = [each for each in kernels if not each.load()]
-    for done, each in enumerate(missing):
-        if progress is not None:
-            progress(each.name, done, len(missing))
-        _ = each.address
+    if missing:
+        jobs = [_job(each) for each in missing]
+        places = [kernel_directory(each.function.__module__, isa.ANY) for each in missing if not each.per_isa]
+        with closing(workers.divide(jobs, places[0].parent if places and places[0] else None)) as mine:
+            for index, done in mine:
+                if progress is not None:
+                    progress(missing[index].name, done, len(missing))
+                _ = missing[index].address
     return {each.name: each.address for each in kernels}
+
+
+def _job(wanted: Kernel) -> workers.Job | None:
+    """What a worker has to know; None for a plug-in's kernel, whose module may be one that only this process has."""
+    module = wanted.function.__module__
+    if not module.startswith("qcompiler."):
+        return None
+    return workers.Job(module, wanted.function.__name__, wanted.per_isa, isa.current())

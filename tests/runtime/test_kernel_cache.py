@@ -30,12 +30,12 @@ import ctypes, sys
 import numpy as np
 import wrapping
 from qcompiler.runtime.kernels import images
-from qcompiler.runtime.kernels.registry import compile_kernels, kernel_named
+from qcompiler.runtime.kernels.registry import addresses_of, kernel_named
 import numba.core.config
 
 images.SUPPORTED = images.SUPPORTED and sys.argv[1] == "image"
 asked = []
-address = compile_kernels(["wrapping_add"], progress=lambda *step: asked.append(step))["wrapping_add"]
+address = addresses_of([kernel_named("wrapping_add")], lambda *step: asked.append(step))["wrapping_add"]
 call = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * 3)(address)
 a, b = (np.arange(n, n + 300).astype(np.uint8) for n in (0, 7))
 out = np.zeros(300, np.uint8)

@@ -12,9 +12,9 @@ import pytest
 import qcompiler
 from qcompiler.ir import Graph
 from qcompiler.runtime import isa, prepared
+from qcompiler.runtime.interpreter import compile_code
 from qcompiler.runtime.kernels import images
 from qcompiler.runtime.kernels.cache import PROGRAMS, cache_root
-from qcompiler.runtime.kernels.registry import compile_kernels
 from qcompiler.runtime.lowering import PackedModel, lower
 from qcompiler.runtime.program import ALIGNMENT, Program
 from qcompiler.runtime.threads import compile_loops
@@ -67,7 +67,7 @@ def program(folder: Path) -> Program:
     graph = qcompiler.load(folder / "model.qc").graph
     made = lower(PackedModel(graph), {"N": 3} if any("N" in v.type.shape for v in graph.inputs) else {})
     compile_loops()
-    compile_kernels(i.kernel for i in made.instructions)
+    compile_code(made)
     return made
 
 

@@ -8,7 +8,7 @@ import pytest
 from qcompiler.errors import InternalError, PluginError, UsageError
 from qcompiler.runtime import isa
 from qcompiler.runtime.kernels import images, registry
-from qcompiler.runtime.kernels.registry import compile_kernels, kernel, kernel_named
+from qcompiler.runtime.kernels.registry import addresses_of, kernel, kernel_named
 
 
 @kernel("test_registry.nothing", words=("a", "b"))
@@ -70,7 +70,7 @@ def test_a_child_forked_while_another_thread_compiles_can_compile():
 
 
 def test_address_is_that_of_the_one_compilation():
-    addresses = compile_kernels(["test_registry.nothing", "test_registry.nothing"])
+    addresses = addresses_of([kernel_named("test_registry.nothing")] * 2)
     assert addresses == {"test_registry.nothing": kernel_named("test_registry.nothing").address}
     assert addresses["test_registry.nothing"] != 0
 
@@ -88,22 +88,22 @@ def test_progress_counts_only_what_has_to_be_compiled(monkeypatch: pytest.Monkey
     def note(name: str, done: int, total: int) -> None:
         asked.append((name, done, total))
 
-    compile_kernels(["test_registry.nothing"])
-    compile_kernels(["test_registry.nothing"], progress=note)
+    addresses_of([kernel_named("test_registry.nothing")])
+    addresses_of([kernel_named("test_registry.nothing")], progress=note)
     assert asked == []
     forget_code()
     monkeypatch.setattr(registry, "kernel_directory", lambda *_: None)  # no cache either
-    compile_kernels(["test_registry.nothing"], progress=note)
+    addresses_of([kernel_named("test_registry.nothing")], progress=note)
     assert asked == [("test_registry.nothing", 0, 1)]
 
 
 @pytest.mark.skipif(not images.SUPPORTED, reason="images are for Linux on x86-64")
 def test_the_cache_is_read_once():
-    compile_kernels(["test_registry.nothing"])
+    addresses_of([kernel_named("test_registry.nothing")])
     kernel_named("test_registry.nothing").compiled_for(isa.current())  # the image is written, if it was not
     forget_code()
     with mock.patch.object(images, "read", wraps=images.read) as read:
-        compile_kernels(["test_registry.nothing"])
+        addresses_of([kernel_named("test_registry.nothing")])
     assert read.call_count == 1
 
 

@@ -87,7 +87,7 @@ def test_each_quantizer_is_timed_on_the_same_samples(figures: dict[str, Any]):
     assert set(figures["quantize"]) == {"qcompiler", "onnxruntime (s8)", "onnxruntime (u8)"}
     for row in figures["quantize"].values():
         assert 0 < row["seconds"] < row["process_seconds"]
-        assert row["kernels_compiled"] == 0  # else it is done again: the first time is not what compiling takes
+        assert row["kernels_compiled"] == 0  # they were in the time before, which does not count
 
 
 def test_facts_of_the_compiled_model(figures: dict[str, Any]):
