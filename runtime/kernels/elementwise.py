@@ -22,7 +22,7 @@ from qcompiler.runtime.kernels.arithmetic import (
     weighted_sum_i32,
 )
 from qcompiler.runtime.kernels.broadcast import BROADCAST_WORDS, PARAMETERS, out_at, run_at
-from qcompiler.runtime.kernels.memory import load_s16, load_s32, load_s64, store_s16, store_u8
+from qcompiler.runtime.kernels.memory import load_s16, load_s32, load_s64, load_u8, store_s16, store_u8
 from qcompiler.runtime.kernels.registry import kernel
 
 _FLIPS = ("flip_a", "flip_b", "flip_out")  # see arithmetic.SIGN_FLIP
@@ -134,13 +134,9 @@ def int_mul8(operands: int, share: int, shares: int) -> None:
 
 
 @inlined
-def combine(operands: int, share: int, shares: int, function: Callable[[int, int, _Parameters], int]) -> None:
-    """``out = function(a, b, parameters)`` for any dtypes; the parameters are the seven words after `_DTYPES`."""
-    out, a0, b0 = load_s64(operands, 2), load_s64(operands, 5), load_s64(operands, 6)
-    words = operands + 8 * PARAMETERS
-    dtype_a, dtype_b, dtype_out = load_s64(words, 0), load_s64(words, 1), load_s64(words, 2)
-    itemsize_a, itemsize_b = load_s64(words, 3), load_s64(words, 4)
-    parameters = (
+def load_parameters(words: int) -> _Parameters:
+    """The seven words after `_DTYPES`."""
+    return (
         load_s64(words, 5),
         load_s64(words, 6),
         load_s64(words, 7),
@@ -149,6 +145,16 @@ def combine(operands: int, share: int, shares: int, function: Callable[[int, int
         load_s64(words, 10),
         load_s64(words, 11),
     )
+
+
+@inlined
+def combine(operands: int, share: int, shares: int, function: Callable[[int, int, _Parameters], int]) -> None:
+    """``out = function(a, b, parameters)`` for any dtypes."""
+    out, a0, b0 = load_s64(operands, 2), load_s64(operands, 5), load_s64(operands, 6)
+    words = operands + 8 * PARAMETERS
+    dtype_a, dtype_b, dtype_out = load_s64(words, 0), load_s64(words, 1), load_s64(words, 2)
+    itemsize_a, itemsize_b = load_s64(words, 3), load_s64(words, 4)
+    parameters = load_parameters(words)
     position, end = share_range(load_s64(operands, 3), share, shares)
     while position < end:
         n, x, y = run_at(operands, position, end, itemsize_a, itemsize_b)
@@ -196,8 +202,34 @@ def int_add(operands: int, share: int, shares: int) -> None:
 
 @kernel("int_mul", words=(*BROADCAST_WORDS, *_DTYPES, *_PRODUCT))
 def int_mul(operands: int, share: int, shares: int) -> None:
-    """`int.mul` of any dtypes."""
-    combine(operands, share, shares, multiply)
+    """`int.mul` of any dtypes; of neighbours with s16, one or as many, to s16 in loops that LLVM makes vectors of."""
+    words = operands + 8 * PARAMETERS
+    dtype_a, a0, b0 = load_s64(words, 0), load_s64(operands, 5), load_s64(operands, 6)
+    is_wide = load_s64(words, 1) == 2 and load_s64(words, 2) == 2 and a0 == 1 and 0 <= b0 <= 1
+    if is_wide and dtype_a == 2:
+        multiply_by_words(operands, share, shares, 2, load_s16)
+    elif is_wide and dtype_a == 0:
+        multiply_by_words(operands, share, shares, 1, load_u8)
+    else:
+        combine(operands, share, shares, multiply)
+
+
+@inlined
+def multiply_by_words(operands: int, share: int, shares: int, itemsize: int, load: Callable[[int, int], int]) -> None:
+    """`int.mul` of s16 by elements of `itemsize` bytes, which `load` reads."""
+    parameters = load_parameters(operands + 8 * PARAMETERS)
+    position, end = share_range(load_s64(operands, 3), share, shares)
+    while position < end:
+        n, x, y = run_at(operands, position, end, itemsize, 2)
+        out = load_s64(operands, 2) + 2 * position
+        if load_s64(operands, 6) == 1:
+            for i in range(n):
+                store_s16(out, i, multiply(load(x, i), load_s16(y, i), parameters))
+        else:
+            right = load_s16(y, 0)
+            for i in range(n):
+                store_s16(out, i, multiply(load(x, i), right, parameters))
+        position += n
 
 
 @kernel("int_div", words=(*BROADCAST_WORDS, *_DTYPES, *_PRODUCT))
