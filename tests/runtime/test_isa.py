@@ -9,7 +9,7 @@ import pytest
 from numba.core import config
 
 from qcompiler.errors import UsageError
-from qcompiler.runtime import isa
+from qcompiler.runtime import isa, target_record
 from qcompiler.runtime.codegen.primitives import primitive_named
 from qcompiler.runtime.kernels import convolution  # noqa: F401  # registers the kernel
 from qcompiler.runtime.kernels.registry import kernel_named
@@ -32,6 +32,7 @@ for name in ("int_conv", "int_depthwise", "int_product", "int_product_pack", "in
 @pytest.fixture
 def jit_target(monkeypatch: pytest.MonkeyPatch):
     """A function that sets the CPU name and features that Numba was told."""
+    target_record.recorded.cache_clear()  # what was read before Numba was imported would be believed
 
     def choose(name: str | None, features: str | None) -> None:
         monkeypatch.setitem(vars(config), "CPU_NAME", name)
