@@ -13,6 +13,7 @@ from qcompiler.runtime.kernels.arithmetic import SIGN_FLIP
 from qcompiler.runtime.kernels.boundary import INTERLEAVED_BYTES
 from qcompiler.runtime.lowering.context import Lowering, lowers, shares_for
 from qcompiler.runtime.lowering.geometry import split_at
+from qcompiler.runtime.lowering.product_views import read_through
 from qcompiler.runtime.program import Operand
 
 _NS = 0.2  # an element
@@ -47,11 +48,16 @@ def lower_quantize(lowering: Lowering, node: Node, op: IntQuantize) -> None:
 
 
 def interleaving_of(quantize: Node) -> Node | None:
-    """The transposition of an RGB image from planes to pixels that is all that uses the bytes of an `int.quantize`."""
+    """The transposition of an RGB image from planes to pixels that is all that uses the bytes of an `int.quantize`.
+
+    One that products read through is done by nobody.
+    """
     result, op = quantize.result, quantize.op
     if not isinstance(op, IntQuantize) or result.is_output or result.use_count != 1:
         return None
     user = result.users[0]
+    if read_through(user.result) is not None:
+        return None
     is_interleaving = isinstance(user.op, Transpose) and user.op.perm == (0, 2, 3, 1) and result.type.shape[1] == 3
     by_plane = op.axis is None or normalize_axis(op.axis, 4) == 1
     return user if is_interleaving and by_plane and op.dtype.is_8_bit else None

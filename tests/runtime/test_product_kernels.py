@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from qcompiler import numerics, reference
 from qcompiler.ir import Graph, Op, Stage, TensorType, Value
-from qcompiler.ir.ops import Concat, DepthToSpace, IntMatMul, Transpose
+from qcompiler.ir.ops import Concat, DepthToSpace, IntMatMul, IntQuantize, Transpose
 from qcompiler.ir.types import DType
 from qcompiler.runtime.kernels import product_plan, products  # noqa: F401  # registers the kernels
 from qcompiler.runtime.kernels.kernel_plan import KernelPlan
@@ -252,6 +252,24 @@ def test_transpositions_with_other_users_stay(run_in_shares):
     chain.output(chain.add(Transpose((1, 0, 2, 3)), product))
     assert sorted(kernels_of(chain.graph)) == ["copy", "copy", "int_product", "int_product_pack"]
     chain.check(run_in_shares)
+
+
+def test_quantized_planes_are_read_through_their_transposition(run_in_shares):
+    """The one that quantizes and interleaves in one kernel where anything else reads it."""
+    graph = Graph("planes", Stage.INTEGER)
+    x = graph.add_input("x", TensorType(DType.F32, (2, 3, 8, 6)))
+    a = graph.add_input("a", TensorType(DType.U8, (2, 8, 5, 6)))
+    planes = graph.add_node(IntQuantize(DType.U8, (0.5,), (3,)), [x]).result
+    turned = graph.add_node(Transpose((0, 2, 3, 1)), [planes]).result
+    graph.add_output(graph.add_node(OP, [a, turned]).result, "y")
+    assert kernels_of(graph) == ["int_quantize8", "int_product_pack", "int_product"]
+    rng = np.random.default_rng(0)
+    feeds = {
+        "x": rng.normal(0, 20, (2, 3, 8, 6)).astype(np.float32),
+        "a": rng.integers(0, 256, (2, 8, 5, 6), dtype=np.uint8),
+    }
+    expected = reference.run(graph, feeds)["y"]
+    assert np.array_equal(run_in_shares(graph, feeds, 3)["y"], expected)
 
 
 def test_products_and_blocks_of_depth_share_a_transposition(run_in_shares):
