@@ -103,7 +103,7 @@ def _open_function(name: str, module: str, function: str) -> Reader:
     def read() -> Iterator[Piece]:
         try:
             for index, item in enumerate(found()):
-                yield _piece(f"item {index} of {name}", item)
+                yield _copied(_piece(f"item {index} of {name}", item))
         except CalibrationDataError:
             raise
         except Exception as error:  # whatever the user's own code raises is a fault of the data
@@ -131,6 +131,11 @@ def _load_module(name: str) -> ModuleType:
         return importlib.import_module(name)
     except ImportError as error:
         raise CalibrationDataError(f"module {name} cannot be imported: {error}; give FILE.py:FUNCTION") from error
+
+
+def _copied(piece: Piece) -> Piece:
+    """The same in arrays of its own: a function may fill those that it yields again while they wait to be used."""
+    return Piece(piece.origin, {name: array.copy() for name, array in piece.arrays.items()})
 
 
 def _piece(origin: str, item: object) -> Piece:

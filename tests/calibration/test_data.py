@@ -90,6 +90,20 @@ def test_module_and_function(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert read("qcompiler_samples:some")[0].size == 2
 
 
+@pytest.mark.parametrize("inputs", [ONE_INPUT, FIXED])
+def test_a_function_may_fill_one_array_again_and_again(tmp_path: Path, inputs: dict[str, TensorType]) -> None:
+    (tmp_path / "data.py").write_text(
+        "import numpy as np\n"
+        "def f():\n"
+        "    image = np.empty((1, 1, 2, 2), np.float32)\n"
+        "    for number in range(5):\n"
+        "        image[...] = number\n"
+        "        yield {'image': image}\n"
+    )
+    found = joined(read(f"{tmp_path}/data.py:f", size=2, inputs=inputs))
+    assert found[:, 0, 0, 0].tolist() == [0, 1, 2, 3, 4]
+
+
 @pytest.mark.parametrize("size", [1, 2, 3, 7])
 def test_any_batch_size_gives_the_same_samples(size: int) -> None:
     data = [{"a": np.ones((n, 3), np.float32) * n, "b": np.ones((n, 2), np.float32)} for n in (1, 4, 2)]
