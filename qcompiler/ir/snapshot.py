@@ -8,7 +8,8 @@ from qcompiler.ir.graph import Graph
 class Snapshot:
     """All of a graph at one moment: its values and nodes, their names, types, arrays, ops, operands, uses, in order.
 
-    Ops, types, names and arrays of constants cannot be changed, only replaced by others.
+    Ops, types, names and arrays of constants cannot be changed, only replaced by others; an array that has been made
+    writeable counts as changed.
     """
 
     def __init__(self, graph: Graph) -> None:
@@ -21,12 +22,12 @@ class Snapshot:
 
 
 def _parts(graph: Graph) -> tuple[list[object], list[int]]:
-    """What is compared by identity, and numbers: of nodes, of values and of the uses of each."""
+    """What is compared by identity, and numbers: of nodes, inputs and uses, and 1 for each array that is writeable."""
     objects: list[object] = [graph.name, graph.stage, graph.allow_float, *graph.output_names, *graph.outputs]
     counts = [len(graph), len(graph.inputs)]
     for node in graph.nodes():
         objects += (node, node.name, node.op, node.operands, node.results)
     for value in (*graph.inputs, *graph.values()):
         objects += (value, value.name, value.type, value.data, value.producer)
-        counts.append(value.use_count)
+        counts += (value.use_count, value.data is not None and value.data.flags.writeable)
     return objects, counts
