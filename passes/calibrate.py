@@ -1,13 +1,12 @@
 """`calibrate`: run the observed graph over samples and fill the observers' ranges in."""
 
 import hashlib
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from typing import ClassVar
-
-import numpy as np
 
 from qcompiler.calibration.data import Batch
 from qcompiler.calibration.lanes import in_order, peeked
@@ -20,6 +19,7 @@ from qcompiler.ir.types import bind_shape, split_dim
 from qcompiler.pass_manager import Pass, PassContext, register_pass
 from qcompiler.passes.precision import wide_values
 from qcompiler.runtime.cores import thread_count
+from qcompiler.runtime.reference import bind_feeds
 
 _BATCH_BYTES = 8 << 20  # so that a value is counted while it is in the cache, and few samples make no long batches
 _MOST_SAMPLES = 32
@@ -147,8 +147,9 @@ def _collect(graph: Graph, observers: dict[str, Node], context: PassContext) -> 
     if context.progress is not None:  # counting reads the data once more
         total = SAMPLES if context.calibration is None else len(context.calibration)
     threads = thread_count(context.threads)
-    size, nbytes = _batch_size(observers)
-    first, batches = peeked(_batches(graph, size, context), max(1, min(threads, _MOST_BYTES // nbytes)))
+    first, batches = peeked(_batches(graph, _batch_size(observers), context), 1)
+    nbytes = max(1, _observed_bytes(observers, bind_feeds(graph, first[0].feeds))) if first else 1
+    first, batches = peeked(batches, max(1, min(threads, _MOST_BYTES // nbytes)))
     lanes = max(1, len(first))
     observed = ObservedGraph(graph, list(observers), threads // lanes, context.progress, lanes)
     if first:
@@ -176,18 +177,16 @@ def _batches(graph: Graph, size: int, context: PassContext) -> Iterator[Batch]:
     yield from context.calibration.batches(size)
 
 
-def _batch_size(observers: dict[str, Node]) -> tuple[int, int]:
-    """Samples at a time, so that all observed values together stay below a fixed size; and the bytes of those values.
+def _batch_size(observers: dict[str, Node]) -> int:
+    """Samples at a time, so that all observed values together stay below a fixed size if dimensions are 1."""
+    shapes = (node.result.type.shape for node in observers.values())
+    symbols = {symbol: 1 for shape in shapes for dim in shape if (symbol := split_dim(dim)[1]) is not None}
+    return max(1, min(_MOST_SAMPLES, _BATCH_BYTES // max(1, _observed_bytes(observers, symbols))))
 
-    The latter are more than an arena takes, which holds only some of them at a time.
-    """
-    per_sample = 1
-    for node in observers.values():
-        shape = node.result.type.shape
-        symbols = {symbol: 1 for dim in shape if (symbol := split_dim(dim)[1]) is not None}
-        per_sample += int(np.prod(bind_shape(shape, symbols))) * 4
-    size = max(1, min(_MOST_SAMPLES, _BATCH_BYTES // per_sample))
-    return size, size * per_sample
+
+def _observed_bytes(observers: dict[str, Node], symbols: Mapping[str, int]) -> int:
+    """Of all observed values; more than an arena takes, which holds only some of them at a time."""
+    return sum(4 * math.prod(bind_shape(node.result.type.shape, symbols)) for node in observers.values())
 
 
 def _check_finite(graph: Graph, observers: dict[str, Node], batch: Batch, context: PassContext) -> None:
