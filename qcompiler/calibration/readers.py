@@ -50,8 +50,10 @@ def open_reader(data: DataSource) -> Reader:
     if isinstance(data, Mapping):
         return lambda: iter([_piece("the dictionary", data)])
     if isinstance(data, Iterable):
-        kept = list(data)  # a generator can be read only once, calibration may read more often
-        return lambda: (_piece(f"item {i} of the data", item) for i, item in enumerate(kept))
+        pieces = (_piece(f"item {i} of the data", item) for i, item in enumerate(data))
+        # A generator can be read only once, calibration may read more often.
+        kept = [_copied(piece) for piece in pieces] if isinstance(data, Iterator) else list(pieces)
+        return lambda: iter(kept)
     raise CalibrationDataError(
         f"data of type {type(data).__name__}: give a path, an array or an iterable of dictionaries"
     )
@@ -134,7 +136,7 @@ def _load_module(name: str) -> ModuleType:
 
 
 def _copied(piece: Piece) -> Piece:
-    """The same in arrays of its own: a function may fill those that it yields again while they wait to be used."""
+    """The same in arrays of its own: a generator may fill those that it yields again while they wait to be used."""
     return Piece(piece.origin, {name: array.copy() for name, array in piece.arrays.items()})
 
 

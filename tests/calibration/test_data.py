@@ -90,6 +90,17 @@ def test_module_and_function(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert read("qcompiler_samples:some")[0].size == 2
 
 
+def test_a_generator_may_fill_one_array_again_and_again() -> None:
+    def samples() -> Iterator[dict[str, np.ndarray]]:
+        image = np.empty((1, 1, 2, 2), np.float32)
+        for number in range(5):
+            image[...] = number
+            yield {"image": image}
+
+    found = joined(read(samples(), size=2, inputs=ONE_INPUT))
+    assert found[:, 0, 0, 0].tolist() == [0, 1, 2, 3, 4]
+
+
 @pytest.mark.parametrize("inputs", [ONE_INPUT, FIXED])
 def test_a_function_may_fill_one_array_again_and_again(tmp_path: Path, inputs: dict[str, TensorType]) -> None:
     (tmp_path / "data.py").write_text(

@@ -30,6 +30,12 @@ def same_op_again(graph: Graph) -> None:
     graph.replace_node(node, twin.results)
 
 
+def make_writeable(graph: Graph) -> None:
+    data = graph.value("w").data
+    assert data is not None
+    data.setflags(write=True)
+
+
 CHANGES: dict[str, Callable[[Graph], object]] = {
     "name": lambda graph: setattr(graph, "name", "other"),
     "stage": lambda graph: setattr(graph, "stage", Stage.OBSERVED),
@@ -37,7 +43,7 @@ CHANGES: dict[str, Callable[[Graph], object]] = {
     "op": lambda graph: setattr(graph.node("first"), "op", ops.Sigmoid()),
     "type": lambda graph: setattr(graph.value("r"), "type", graph.value("r").type.with_shape((1, 2))),
     "data": lambda graph: setattr(graph.value("w"), "data", np.zeros((2, 3), np.float32)),
-    "writeable data": lambda graph: graph.value("w").data.setflags(write=True),
+    "writeable data": make_writeable,
     "operand": lambda graph: graph.set_operand(graph.node("second"), 0, graph.value("y")),
     "rename": lambda graph: graph.rename(graph.value("y"), "z"),
     "output": lambda graph: graph.set_output(0, graph.value("r")),

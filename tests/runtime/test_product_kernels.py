@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qcompiler import numerics, reference
-from qcompiler.ir import Graph, Op, Stage, TensorType, Value
+from qcompiler.ir import AnyArray, Graph, Op, Stage, TensorType, Value
 from qcompiler.ir.ops import Concat, DepthToSpace, IntMatMul, IntQuantize, Transpose
 from qcompiler.ir.types import DType
 from qcompiler.runtime.kernels import product_plan, products  # noqa: F401  # registers the kernels
@@ -264,7 +264,7 @@ def test_quantized_planes_are_read_through_their_transposition(run_in_shares):
     graph.add_output(graph.add_node(OP, [a, turned]).result, "y")
     assert kernels_of(graph) == ["int_quantize8", "int_product_pack", "int_product"]
     rng = np.random.default_rng(0)
-    feeds = {
+    feeds: dict[str, AnyArray] = {
         "x": rng.normal(0, 20, (2, 3, 8, 6)).astype(np.float32),
         "a": rng.integers(0, 256, (2, 8, 5, 6), dtype=np.uint8),
     }
