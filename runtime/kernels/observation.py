@@ -107,16 +107,15 @@ def observe(operands: int, share: int, shares: int) -> None:
 
 @inlined
 def prefetch_bins(row: int) -> None:
-    """Ask for the bins of the largest magnitudes counted so far: one after the other they would come late."""
-    if load_s64(row, 0) == 0:  # nothing has been counted
-        return
-    highest, lowest = load_s64(row, 0) - 2**31, 2**31 - 1 - load_s64(row, 1)  # keys
-    for bound in (highest, -1 - lowest):
-        if bound >= 0:
-            top = row + 8 * (BINS_AT + (bound >> 16))
-            for line in range(0, 8 * LIKELY_BINS, 64):
-                prefetch(top - line)
-        row += 8 << 15  # the bins of negative numbers
+    """Ask for the bins of the largest numbers counted so far: one after the other they would come late.
+
+    Those of negative numbers as well are no gain.
+    """
+    highest = load_s64(row, 0) - 2**31  # the key
+    if highest >= 0:
+        top = row + 8 * (BINS_AT + (highest >> 16))
+        for line in range(0, 8 * LIKELY_BINS, 64):
+            prefetch(top - line)
 
 
 @inlined
