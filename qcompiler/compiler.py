@@ -124,7 +124,8 @@ def compile(  # noqa: PLR0913  # the options of the command line, all but three 
     from qcompiler.runtime.session import Session
 
     reference = Session(float_graph, threads=threads, progress=hooks.progress)
-    background = ThreadPoolExecutor(1)  # for what needs the interpreter lock little, or while others do so
+    # For what needs the interpreter lock little, or while others do so.
+    background = ThreadPoolExecutor(1, "qcompiler-background")
     hashed = background.submit(model_facts, model)
     known = None
     if checked is not None and checked is source:
@@ -140,7 +141,11 @@ def compile(  # noqa: PLR0913  # the options of the command line, all but three 
         float_outputs=known,
     )
     manager = PassManager(pipeline, callbacks=hooks.between_passes, reproducer_dir=reproducer_dir)
-    results = manager.run(graph, context)
+    try:
+        results = manager.run(graph, context)
+    except BaseException:
+        background.shutdown(wait=False, cancel_futures=True)
+        raise
 
     session = Session(graph, threads=threads, progress=hooks.progress)
     interface = interface_facts(graph)

@@ -1,5 +1,6 @@
 """Models that broke the compiler once, each reduced to what mattered."""
 
+import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,6 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 import qcompiler
 from qcompiler.calibration.methods import choose_range
 from qcompiler.calibration.statistics import Statistics
+from qcompiler.errors import CalibrationDataError
 
 RNG = np.random.default_rng(11)
 
@@ -108,3 +110,16 @@ def test_a_number_is_the_bias_of_a_single_output():
     compiled = qcompiler.compile(model, calibration=samples(16))
     assert [node.op.name for node in compiled.graph.nodes()] == ["int.quantize", "int.gemm", "int.dequantize"]
     assert compiled.summary["sqnr_db"]["y"] > 35
+
+
+def test_a_compilation_that_fails_leaves_no_thread_behind() -> None:
+    model = make_model([helper.make_node("Exp", ["x"], ["y"])], {"y": ["N", 4]})
+    data = samples(3)
+    data[1] = 1000
+    with pytest.raises(CalibrationDataError) as caught:  # which keeps the frames of `compile` alive
+        qcompiler.compile(model, calibration=data)
+    for thread in threading.enumerate():
+        if thread.name.startswith("qcompiler-background"):
+            thread.join(timeout=20)
+            assert not thread.is_alive()
+    assert "sample 1 of the calibration data" in str(caught.value)
