@@ -51,8 +51,8 @@ def open_reader(data: DataSource) -> Reader:
         return lambda: iter([_piece("the dictionary", data)])
     if isinstance(data, Iterable):
         pieces = (_piece(f"item {i} of the data", item) for i, item in enumerate(data))
-        # A generator can be read only once, calibration may read more often.
-        kept = [_copied(piece) for piece in pieces] if isinstance(data, Iterator) else list(pieces)
+        # A generator can be read only once, calibration may read more often; what it yields may be one array.
+        kept = list(pieces) if isinstance(data, list | tuple) else [_copied(piece) for piece in pieces]
         return lambda: iter(kept)
     raise CalibrationDataError(
         f"data of type {type(data).__name__}: give a path, an array or an iterable of dictionaries"

@@ -1,6 +1,6 @@
 """Reading DATA: every accepted form, batches of any size, one clear message for what does not fit."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -90,14 +90,19 @@ def test_module_and_function(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert read("qcompiler_samples:some")[0].size == 2
 
 
-def test_a_generator_may_fill_one_array_again_and_again() -> None:
-    def samples() -> Iterator[dict[str, np.ndarray]]:
+class Refilled:
+    """An iterable of samples that has one array for all of them."""
+
+    def __iter__(self) -> Iterator[dict[str, np.ndarray]]:
         image = np.empty((1, 1, 2, 2), np.float32)
         for number in range(5):
             image[...] = number
             yield {"image": image}
 
-    found = joined(read(samples(), size=2, inputs=ONE_INPUT))
+
+@pytest.mark.parametrize("make", [lambda: iter(Refilled()), Refilled], ids=["generator", "iterable"])
+def test_a_generator_may_fill_one_array_again_and_again(make: Callable[[], DataSource]) -> None:
+    found = joined(read(make(), size=2, inputs=ONE_INPUT))
     assert found[:, 0, 0, 0].tolist() == [0, 1, 2, 3, 4]
 
 
