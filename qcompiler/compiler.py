@@ -50,7 +50,7 @@ class Hooks:
     """What a caller wants to see of a compilation while it runs.
 
     Attributes:
-        progress: called with (what, done, total) by anything that takes over a second.
+        progress: called with (what, done, total) by anything that takes over a second, maybe from another thread.
         between_passes: called by the pass manager with (previous pass, graph, next pass).
     """
 

@@ -148,7 +148,7 @@ def quantize_div_multiplier(real: float, dtype_a: DType = DType.U8, dtype_b: DTy
     Raises:
         MultiplierRangeError: as `quantize_multiplier`.
     """
-    most = MAX_SHIFT_OF_DIVISION[max(dtype_a.itemsize, dtype_b.itemsize)]
+    most = MAX_SHIFT_OF_DIVISION[min(2, max(dtype_a.itemsize, dtype_b.itemsize))]  # wider ones the verifier refuses
     M, shift = quantize_multiplier(real)
     return Multiplier(M, shift) if M and shift <= most else Multiplier(_signed_fixed_point(real, most), most)
 
