@@ -56,11 +56,10 @@ def interleaving_of(quantize: Node) -> Node | None:
     if not isinstance(op, IntQuantize) or result.is_output or result.use_count != 1:
         return None
     user = result.users[0]
-    if read_through(user.result) is not None:
+    if not isinstance(user.op, Transpose) or user.op.perm != (0, 2, 3, 1) or read_through(user.result) is not None:
         return None
-    is_interleaving = isinstance(user.op, Transpose) and user.op.perm == (0, 2, 3, 1) and result.type.shape[1] == 3
     by_plane = op.axis is None or normalize_axis(op.axis, 4) == 1
-    return user if is_interleaving and by_plane and op.dtype.is_8_bit else None
+    return user if result.type.shape[1] == 3 and by_plane and op.dtype.is_8_bit else None
 
 
 @lowers(IntDequantize)
