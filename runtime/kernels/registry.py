@@ -114,8 +114,13 @@ class Kernel:
                 self._addresses[emitted] = mapped
             if emitted in self._addresses:
                 return True
-        directory = kernel_directory(self.function.__module__, emitted)
+        directory = self.directory
         return directory is not None and is_intact(directory, self.function)
+
+    @property
+    def directory(self) -> Path | None:
+        """Where the cache has, or will have, its code for the current primitive; None if there is no cache."""
+        return kernel_directory(self.function.__module__, self._emitted(isa.current()))
 
     def _emitted(self, isa_name: str) -> str:
         """What the code is made for."""
@@ -250,8 +255,8 @@ def addresses_of(kernels: Sequence[Kernel], progress: Progress | None = None) ->
     missing = [each for each in kernels if not each.load()]
     if missing:
         jobs = [_job(each) for each in missing]
-        places = [kernel_directory(each.function.__module__, isa.ANY) for each in missing if not each.per_isa]
-        with closing(workers.divide(jobs, places[0].parent if places and places[0] else None)) as mine:
+        directory = missing[0].directory
+        with closing(workers.divide(jobs, directory and directory.parent)) as mine:
             for index, done in mine:
                 if progress is not None:
                     progress(missing[index].name, done, len(missing))

@@ -3,10 +3,13 @@ from pathlib import Path
 
 import pytest
 from llvmlite import binding
+from numba.core.registry import cpu_target
 
 from qcompiler.runtime import isa, lowering, walk_loops  # noqa: F401  # registers the kernels
 from qcompiler.runtime.kernels import images
 from qcompiler.runtime.kernels.registry import kernel_named
+
+_ = cpu_target.target_context  # LLVM finds the symbols of the C library once it has an execution engine
 
 pytestmark = pytest.mark.skipif(not images.SUPPORTED, reason="images are for Linux on x86-64")
 
