@@ -3,8 +3,9 @@
 import hashlib
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -124,53 +125,47 @@ def compile(  # noqa: PLR0913  # the options of the command line, all but three 
     from qcompiler.runtime.session import Session
 
     reference = Session(float_graph, threads=threads, progress=hooks.progress)
-    # For what needs the interpreter lock little, or while others do so.
-    background = ThreadPoolExecutor(1, "qcompiler-background")
-    hashed = background.submit(model_facts, model)
-    known = None
-    if checked is not None and checked is source:
-        known = FloatOutputs(
-            graph, _CALIBRATION_SAMPLES_EVALUATED, lambda feeds: background.submit(reference.prepare, feeds)
-        )
-    context = PassContext(
-        calibration=source,
-        calibration_method=calibration_method,
-        allow_float=allow_float,
-        threads=threads,
-        progress=hooks.progress,
-        float_outputs=known,
-    )
-    manager = PassManager(pipeline, callbacks=hooks.between_passes, reproducer_dir=reproducer_dir)
-    try:
-        results = manager.run(graph, context)
-    except BaseException:
-        background.shutdown(wait=False, cancel_futures=True)
-        raise
-
-    session = Session(graph, threads=threads, progress=hooks.progress)
-    interface = interface_facts(graph)
-    exposed = graph
-    if io == "integer":
-        exposed = graph.clone()
-        ExposeIntegerIo().run(exposed, context)
-    packed = background.submit(pack_graph, exposed)
-    background.shutdown(wait=False)
-    evaluation = None
-    if checked is not None:
-        evaluation = evaluate(
-            float_graph,
-            session,
-            checked,
+    with _background_thread() as background:
+        hashed = background.submit(model_facts, model)
+        known = None
+        if checked is not None and checked is source:
+            known = FloatOutputs(
+                graph, _CALIBRATION_SAMPLES_EVALUATED, lambda feeds: background.submit(reference.prepare, feeds)
+            )
+        context = PassContext(
+            calibration=source,
+            calibration_method=calibration_method,
+            allow_float=allow_float,
             threads=threads,
-            limit=None if validation is not None else _CALIBRATION_SAMPLES_EVALUATED,
-            known=known,
-            reference=reference,
             progress=hooks.progress,
+            float_outputs=known,
         )
-    if io == "integer":
-        graph, session = exposed, Session(exposed, threads=threads)
+        manager = PassManager(pipeline, callbacks=hooks.between_passes, reproducer_dir=reproducer_dir)
+        results = manager.run(graph, context)
 
-    model_bytes, model_sha256 = hashed.result()
+        session = Session(graph, threads=threads, progress=hooks.progress)
+        interface = interface_facts(graph)
+        exposed = graph
+        if io == "integer":
+            exposed = graph.clone()
+            ExposeIntegerIo().run(exposed, context)
+        packing = background.submit(pack_graph, exposed)
+        evaluation = None
+        if checked is not None:
+            evaluation = evaluate(
+                float_graph,
+                session,
+                checked,
+                threads=threads,
+                limit=None if validation is not None else _CALIBRATION_SAMPLES_EVALUATED,
+                known=known,
+                reference=reference,
+                progress=hooks.progress,
+            )
+        if io == "integer":
+            graph, session = exposed, Session(exposed, threads=threads)
+        (model_bytes, model_sha256), packed = hashed.result(), packing.result()
+
     summary: dict[str, Any] = {
         "model": graph.name,
         "target": target,
@@ -200,10 +195,20 @@ def compile(  # noqa: PLR0913  # the options of the command line, all but three 
         "calibration_sha256": context.calibration_digest,
         "versions": {"qcompiler": __version__} | {name: version(name) for name in ("onnx", "numpy")},
     }
-    artifact = encode(graph, summary, provenance, packed=packed.result())
+    artifact = encode(graph, summary, provenance, packed=packed)
     summary["artifact_bytes"] = len(artifact)
     summary["seconds"] = round(time.perf_counter() - started, 3)
     return CompiledModel(graph, summary, provenance, tuple(context.remarks), artifact)
+
+
+@contextmanager
+def _background_thread() -> Iterator[ThreadPoolExecutor]:
+    """For what needs the interpreter lock little, or while others do so; what has not begun at the end is dropped."""
+    background = ThreadPoolExecutor(1, "qcompiler-background")
+    try:
+        yield background
+    finally:
+        background.shutdown(wait=False, cancel_futures=True)
 
 
 def interface_facts(graph: Graph) -> dict[str, dict[str, Any]]:

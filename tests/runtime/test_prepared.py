@@ -2,6 +2,7 @@ import os
 import shutil
 import subprocess
 import sys
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -41,12 +42,19 @@ def folder(tmp_path_factory: pytest.TempPathFactory, assets: Path, calibration_i
     found = tmp_path_factory.mktemp("prepared")
     known = cache_root() / "kernels"
     if known.is_dir():  # that code is compiled, and kept, is what other tests see to
-        shutil.copytree(known, found / "cache" / "kernels", ignore=shutil.ignore_patterns(PROGRAMS, "*.image.*"))
+        ignored = shutil.ignore_patterns(PROGRAMS, "*.image.*")
+        shutil.copytree(known, found / "cache" / "kernels", ignore=ignored, copy_function=copy_if_there)
     model = qcompiler.compile(assets / "digits_dsnet.onnx", calibration=[{"image": calibration_images[:32]}])
     model.save(found / "model.qc")
     np.save(found / "images.npy", calibration_images[:3])
     start(found)
     return found
+
+
+def copy_if_there(source: str, target: str) -> None:
+    """Copy a file of a cache that another process may be writing: its temporary files vanish."""
+    with suppress(FileNotFoundError):
+        shutil.copy2(source, target)
 
 
 def start(folder: Path, **environment: str) -> tuple[list[str], str]:
