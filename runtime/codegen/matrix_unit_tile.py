@@ -22,7 +22,7 @@ from qcompiler.runtime.codegen.matrix_unit import (
     WEIGHTS,
     MatrixUnit,
 )
-from qcompiler.runtime.codegen.primitives import Primitive, TileShape
+from qcompiler.runtime.codegen.primitives import EPILOGUE_VECTORS, Primitive, TileShape
 from qcompiler.runtime.codegen.vectors import (
     I1,
     I8,
@@ -119,33 +119,39 @@ def _emit_rescaling(
     count: ir.Value,
     done: ir.Block,
 ) -> None:
-    """Store `count` pixels, at least `p.least_pixels(shape)`, from s32[pixel, vector, lane]; go on at `done`."""
-    step = p.least_pixels(shape)
+    """Store `count` pixels from s32[pixel, vector, lane]; go on at `done`.
+
+    No pixel's residual is read once its result is stored, which may take its place: the last step has the last pixel
+    several times.
+    """
+    step = EPILOGUE_VECTORS // shape.vectors
     before, loop, next_step = builder.block, builder.append_basic_block("rescale"), builder.append_basic_block("next")
     builder.branch(loop)
     builder.position_at_end(loop)
     pixel = builder.phi(I64)
-    vector_at = builder.mul(pixel, constant(shape.vectors))
-    accs = [
-        [_emit_sum(builder, p, sums, offset(builder, vector_at, m * shape.vectors + v)) for v in range(shape.vectors)]
-        for m in range(step)
-    ]
+    last = builder.sub(count, constant(1))
+    pixels = [pixel, *(_least(builder, offset(builder, pixel, m), last) for m in range(1, step))]
+    accs = []
+    for own in pixels:
+        first = builder.mul(own, constant(shape.vectors))
+        accs.append([_emit_sum(builder, p, sums, offset(builder, first, v)) for v in range(shape.vectors)])
     if results.row_terms is not None:
-        accs = add_row_terms(builder, accs, builder.add(results.row_terms, builder.shl(pixel, constant(2))))
-    outs = [[builder.add(results.out, builder.mul(offset(builder, pixel, m), results.stride))] for m in range(step)]
+        terms = [builder.add(results.row_terms, builder.shl(own, constant(2))) for own in pixels]
+        accs = add_row_terms(builder, accs, terms)
+    outs = [[builder.add(results.out, builder.mul(own, results.stride))] for own in pixels]
     emit_epilogue(builder, p, accs, records, outs, results.parameters, next_step, results.residual_distance)
     builder.position_at_end(next_step)
-    following, last = builder.add(pixel, constant(step)), builder.sub(count, constant(step))
+    following = builder.add(pixel, constant(step))
     pixel.add_incoming(constant(0), before)
-    pixel.add_incoming(_least(builder, following, last), next_step)  # the last step overlaps the one before
+    pixel.add_incoming(following, next_step)
     branch_back(builder, builder.icmp_signed("<", following, count), loop, done)
 
 
-def add_row_terms(builder: ir.IRBuilder, accs: list[list[ir.Value]], terms: ir.Value) -> list[list[ir.Value]]:
-    """Add to each pixel's accumulators its s32 at `terms`, modulo 2^32."""
+def add_row_terms(builder: ir.IRBuilder, accs: list[list[ir.Value]], terms: Sequence[ir.Value]) -> list[list[ir.Value]]:
+    """Add to each pixel's accumulators the s32 at its address of `terms`, modulo 2^32."""
     added = []
-    for m, vectors in enumerate(accs):
-        term = splat(builder, load(builder, offset(builder, terms, 4 * m), I32, 4), vectors[0].type)
+    for vectors, address in zip(accs, terms, strict=True):
+        term = splat(builder, load(builder, address, I32, 4), vectors[0].type)
         added.append([builder.add(acc, term) for acc in vectors])
     return added
 

@@ -94,7 +94,8 @@ def matrix_tiles(  # noqa: PLR0913, PLR0917 - a kernel's inner call has no struc
         records: address of one record for each vector.
         out: address of the first pixel's first channel.
         out_stride: bytes from pixel to pixel.
-        residual_distance: from the address of a result to that of its residual, in bytes, where residuals are added.
+        residual_distance: from the address of a result to that of its residual, in bytes, where residuals are added;
+            0 if results take their place.
         parameters: address of the words `rescale.PARAMETERS` and `rescale.RESIDUAL_PARAMETERS`.
     """
     operands = Operands(base, rows, runs, run_count, run_bytes, weights, register_rows, register_bytes)
@@ -213,7 +214,7 @@ def _emit_tiles(
     else:
         accs = _emit_sums(builder, p, shape, of_tile, channels.biases)
         if own.row_terms is not None:
-            accs = add_row_terms(builder, accs, own.row_terms)
+            accs = add_row_terms(builder, accs, [offset(builder, own.row_terms, 4 * m) for m in range(shape.pixels)])
         outs = [[builder.add(tile_out, builder.mul(results.stride, constant(m)))] for m in range(shape.pixels)]
         emit_epilogue(
             builder, p, accs, channels.records, outs, results.parameters, next_tile, results.residual_distance

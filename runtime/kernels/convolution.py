@@ -3,8 +3,9 @@
 Its plan (`qcompiler.runtime.kernels.convolution_plan`) divides the output into *units*: pixels, or rows of pixels.
 A block of units is staged into the share's scratch (or read in place), so that every output pixel finds its
 activations as runs at the offsets `rows[pixel] + runs[i]`. For a matrix unit and few pixels they are then collected
-into the order in which it reads them, where each step is a run. The tiles of output channels go over the block, and
-over some of the runs, those in which a tile has weights other than zero.
+into the order in which it reads them, where each step is a run; such a block may have the pixels of several images,
+which are staged one part after the other. The tiles of output channels go over the block, and over some of the runs,
+those in which a tile has weights other than zero.
 
 Pixels lie at one distance in the output within a *segment*: a whole block, or, where each row of pixels becomes a row
 of blocks of pixels, a unit.
@@ -53,6 +54,7 @@ WORDS = (
     "units",
     "image_units",
     "block_units",
+    "staged_units",
     "unit_pixels",
     "tile_count",
     "run_count",
@@ -88,14 +90,15 @@ _PARAMETERS_OFFSET = 8 * WORDS.index(PARAMETERS[0])
 def next_tiles(pixel: int, pixels: int, full: int, least: int) -> tuple[int, int, int, int]:
     """What comes after `pixel` pixels of a block: the first pixel, tiles, 1 if they are of one pixel, pixels of each.
 
-    A tile has `full` pixels, and can be told to compute `least`.
+    A tile has `full` pixels, and can be told to compute any number from `least` on.
     """
     left = pixels - pixel
     if left >= full:
         return pixel, left // full, 0, full
-    if 3 * left >= least and pixels >= least:  # move back over pixels that are done already
-        count = max(left, least)
-        return pixels - count, 1, 0, count
+    if left >= least:
+        return pixel, 1, 0, left
+    if 3 * left >= full and pixels >= full:  # move back over pixels that are done already
+        return pixels - full, 1, 0, full
     return pixel, left, 1, 1
 
 
@@ -104,12 +107,12 @@ def int_conv(operands: int, share: int, shares: int) -> None:  # noqa: C901, PLR
     """Convolution or matrix product of 8-bit activations (NHWC) and s8 weights, see `convolution_plan`."""
     x, residual, out, weights, records, tiles, runs, scratch = _load_words(operands)[:8]
     scratch_bytes, share_limit, by_tiles, staging, flip_in, zp_in, item_bytes = _load_words(operands)[18:25]
-    units, image_units, block_units, unit_pixels = _load_words(operands)[25:29]
-    tile_count, run_count, step_bytes, panel_bytes, panels_bytes = _load_words(operands)[29:34]
-    staged_run_count, staged_run_bytes, register_rows = _load_words(operands)[34:37]
-    image_bytes, unit_bytes, out_stride, out_unit_bytes, segment_pixels = _load_words(operands)[37:42]
-    cin, column_step, height, row_items, row_step, window_rows = _load_words(operands)[42:48]
-    pad_top, pad_left, pad_right, pixel_bytes = _load_words(operands)[48:]
+    units, image_units, block_units, staged_units, unit_pixels = _load_words(operands)[25:30]
+    tile_count, run_count, step_bytes, panel_bytes, panels_bytes = _load_words(operands)[30:35]
+    staged_run_count, staged_run_bytes, register_rows = _load_words(operands)[35:38]
+    image_bytes, unit_bytes, out_stride, out_unit_bytes, segment_pixels = _load_words(operands)[38:43]
+    cin, column_step, height, row_items, row_step, window_rows = _load_words(operands)[43:49]
+    pad_top, pad_left, pad_right, pixel_bytes = _load_words(operands)[49:]
     rows = runs + 8 * run_count
     staged_runs = rows + 8 * block_units * unit_pixels
 
@@ -129,45 +132,52 @@ def int_conv(operands: int, share: int, shares: int) -> None:  # noqa: C901, PLR
 
     register_bytes = 0
     while unit < last_unit:
-        image, local = unit // image_units, unit % image_units
-        count = min(block_units, last_unit - unit, image_units - local)
+        count = min(block_units, last_unit - unit)
+        if panels_bytes == 0:  # one part
+            count = min(count, image_units - unit % image_units)
         pixels = count * unit_pixels
-        source = x + image * image_bytes + local * unit_bytes
-        base = stage
-        if staging == IN_PLACE:
-            base = source
-        elif staging == PIXELS:
-            stage_activations(stage, source, count * unit_bytes, flip_in, item_bytes)
-        elif staging == SAMPLED_ROWS:
-            stage_sampled_rows(stage, source, count, unit_pixels, unit_bytes, column_step, cin, flip_in, item_bytes)
-        else:
-            stage_padded_rows(
-                stage,
-                x + image * image_bytes,
-                local * row_step - pad_top,
-                (count - 1) * row_step + window_rows,
-                height,
-                row_items,
-                pad_left,
-                pad_right,
-                cin,
-                pixel_bytes,
-                zp_in,
-                flip_in,
-                item_bytes,
-            )
+        base, staged = stage, 0
+        while staged < count:
+            image, local = (unit + staged) // image_units, (unit + staged) % image_units
+            part = min(count - staged, staged_units, image_units - local)
+            source = x + image * image_bytes + local * unit_bytes
+            base = stage
+            if staging == IN_PLACE:
+                base = source
+            elif staging == PIXELS:
+                stage_activations(stage, source, part * unit_bytes, flip_in, item_bytes)
+            elif staging == SAMPLED_ROWS:
+                stage_sampled_rows(stage, source, part, unit_pixels, unit_bytes, column_step, cin, flip_in, item_bytes)
+            else:
+                stage_padded_rows(
+                    stage,
+                    x + image * image_bytes,
+                    local * row_step - pad_top,
+                    (part - 1) * row_step + window_rows,
+                    height,
+                    row_items,
+                    pad_left,
+                    pad_right,
+                    cin,
+                    pixel_bytes,
+                    zp_in,
+                    flip_in,
+                    item_bytes,
+                )
+            if panels_bytes:
+                collect_steps(
+                    panels + staged * unit_pixels * step_bytes,
+                    base,
+                    staged_runs + 8 * staged_run_count,
+                    part * unit_pixels,
+                    staged_runs,
+                    staged_run_count,
+                    staged_run_bytes,
+                    step_bytes,
+                    panel_bytes,
+                )
+            staged += part
         if panels_bytes:
-            collect_steps(
-                panels,
-                base,
-                staged_runs + 8 * staged_run_count,
-                pixels,
-                staged_runs,
-                staged_run_count,
-                staged_run_bytes,
-                step_bytes,
-                panel_bytes,
-            )
             base = panels
         block_out = out + unit * out_unit_bytes
         for t in range(first_tile, last_tile):
@@ -185,13 +195,17 @@ def int_conv(operands: int, share: int, shares: int) -> None:  # noqa: C901, PLR
                     first, last = last, min(last + segment_pixels, pixels)
                     tile_out += out_unit_bytes
                 place, repeats, single, step = next_tiles(pixel - first, last - first, full, least)
+                done = pixel - first - place  # of those pixels
                 pixel = first + place
                 target, stride, residual_distance = tile_out + place * out_stride, out_stride, residual - out
-                if valid:
+                copied = valid
+                if done and residual == out:  # their results have taken the residuals' place
+                    copied = valid or width
+                if copied:
                     if residual:
                         for m in range(step):
                             own = target + residual_distance + m * out_stride
-                            copy_bytes(partial + PARTIAL_RESIDUALS + m * width, own, valid)
+                            copy_bytes(partial + PARTIAL_RESIDUALS + m * width, own, copied)
                     repeats, target, stride, residual_distance = 1, partial, width, PARTIAL_RESIDUALS
                 matrix_tiles(
                     variant + single,
@@ -211,9 +225,9 @@ def int_conv(operands: int, share: int, shares: int) -> None:  # noqa: C901, PLR
                     residual_distance,
                     operands + _PARAMETERS_OFFSET,
                 )
-                if valid:
-                    for m in range(step):
-                        copy_bytes(tile_out + (pixel - first + m) * out_stride, partial + m * width, valid)
+                if copied:
+                    for m in range(done, step):
+                        copy_bytes(tile_out + (place + m) * out_stride, partial + m * width, copied)
                 pixel += repeats * step
         unit += count
     end_tiles()

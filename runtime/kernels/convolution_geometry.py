@@ -12,15 +12,15 @@ from qcompiler.runtime.codegen.matrix_unit import ROW_BYTES, ROWS
 from qcompiler.runtime.kernels.convolution import IN_PLACE, PADDED_ROWS, PIXELS, SAMPLED_ROWS
 from qcompiler.runtime.kernels.kernel_plan import STAGE_BYTES
 from qcompiler.runtime.kernels.packing import S64, aligned
+from qcompiler.runtime.kernels.tile_choice import collected_pixels
 
 if TYPE_CHECKING:
     from qcompiler.runtime.kernels.convolution_plan import PackedConv
 
 BLOCK_PIXELS = 96  # a multiple of the usual tiles' pixels
 LARGEST_BLOCK_PIXELS = 480
-COLLECTED_PIXELS = 64  # of a block whose activations are collected: one tile
 COLLECTED_STAGE_BYTES = 256 * 1024  # that are read once, to be collected
-LEAST_ROWS = 4  # of a register of pixels: with fewer, a tile could not have `Primitive.least_pixels`
+LEAST_ROWS = 2  # of a register of pixels: with fewer, a tile could not have `Primitive.least_pixels`
 _FEW_ROWS = 7  # with fewer it is faster to gather the pixels of several image rows
 
 
@@ -117,12 +117,24 @@ class Geometry:
 
     @cached_property
     def block_units(self) -> int:
-        largest = max(1, (COLLECTED_PIXELS if self.conv.choice.collected else LARGEST_BLOCK_PIXELS) // self.unit_pixels)
+        """Units of a block, of one image unless they are collected: then whole images if several have room."""
+        if not self.conv.choice.collected:
+            return self.staged_units
+        most = max(1, min(collected_pixels(self.conv.steps), LARGEST_BLOCK_PIXELS) // self.unit_pixels)
+        whole = self.image_units if most >= self.image_units else 1
+        parts = self.units // whole
+        return -(-parts // -(-parts // (most // whole))) * whole
+
+    @cached_property
+    def staged_units(self) -> int:
+        """Units of one image that are staged at a time."""
+        collected = self.conv.choice.collected
+        largest = self.block_units if collected else max(1, LARGEST_BLOCK_PIXELS // self.unit_pixels)
         if self.staging != IN_PLACE:
             one, two = self.stage_bytes(1), self.stage_bytes(2)
-            room = COLLECTED_STAGE_BYTES if self.conv.choice.collected else STAGE_BYTES
+            room = COLLECTED_STAGE_BYTES if collected else STAGE_BYTES
             largest = min(largest, max(0, room - one) // (two - one) + 1)
-        if self.flat:
+        if self.flat and not collected:
             largest = max(BLOCK_PIXELS, largest // BLOCK_PIXELS * BLOCK_PIXELS)
         return min(largest, self.image_units)
 
@@ -175,12 +187,13 @@ class Geometry:
             row_step, pixel_step = self.unit_pixels * pixel, pixel
         elif self.flat:
             row_step = pixel
-        rows = (np.arange(self.block_units, dtype=np.int64) * row_step)[:, None]
+        rows = (np.arange(self.staged_units, dtype=np.int64) * row_step)[:, None]
         pixels = rows + np.arange(self.unit_pixels, dtype=np.int64) * pixel_step
         found = [runs.ravel(), pixels.ravel()]
         if conv.choice.collected:
             panels = np.arange(conv.steps, dtype=np.int64) * self.panel_bytes
-            found = [panels, np.arange(pixels.size, dtype=np.int64) * conv.step_bytes, *found]
+            collected = np.arange(self.block_units * self.unit_pixels, dtype=np.int64) * conv.step_bytes
+            found = [panels, collected, *found]
         return aligned(np.concatenate(found)).view(np.int64)
 
     def integers(self) -> dict[str, int]:
@@ -197,6 +210,7 @@ class Geometry:
             "units": self.units,
             "image_units": self.image_units,
             "block_units": self.block_units,
+            "staged_units": self.staged_units,
             "unit_pixels": self.unit_pixels,
             "image_bytes": self.height * row_bytes,
             "unit_bytes": pixel_bytes if self.flat else self.strides[0] * row_bytes,

@@ -122,6 +122,7 @@ def pack_conv(layer: ConvLayer, isa: str, *, pixels: int = 0, blocks: tuple[int,
         blocks=blocks,
         places=np.array([t.section if group == 1 else 0 for t in tiles], np.int64),
         density=computed / sum(t.columns(p) * groups[0].size for t in tiles),
+        is_disjoint=sum(t.valid for t in tiles) == cout,
         form=forms.index(p),
         pair_sum=pair_sum,
     )

@@ -26,6 +26,8 @@ from qcompiler.runtime.kernels.packing import S64, Bytes, Epilogue, round_up
 from qcompiler.runtime.kernels.tile_choice import TileChoice
 
 _NARROW_SPEED = 1.3  # times that of the other form
+_SCRATCH_BYTES = 4 << 20  # of all shares together, unless that were fewer than `_ENOUGH_SHARES`
+_ENOUGH_SHARES = 8
 _PREFETCH_NS = 0.0025  # a byte of weights that a matrix unit's tiles ask for once more, with each row of pixels
 
 
@@ -46,6 +48,7 @@ class PackedConv:
         blocks: rows and columns of pixels that an output pixel becomes.
         places: s64[tile], row · columns + column in the block of each tile's channels.
         density: the part of the products that tiles compute, which leave out taps that are zero.
+        is_disjoint: whether no two tiles have a channel in common.
     """
 
     isa: str
@@ -68,6 +71,7 @@ class PackedConv:
     blocks: tuple[int, int]
     places: S64
     density: float
+    is_disjoint: bool
     form: int = 0
     pair_sum: int | None = None
 
@@ -126,8 +130,9 @@ class PackedConv:
         shares = max(1, min(max_shares, int(cost / SHARE_NS), max(tile_count, geometry.units)))
         by_tiles = geometry.units < 4 * shares and tile_count > geometry.units
         shares = min(shares, tile_count if by_tiles else geometry.units)
-        stage = 0 if geometry.staging == IN_PLACE else geometry.stage_bytes(geometry.block_units) + STAGE_SLACK
+        stage = 0 if geometry.staging == IN_PLACE else geometry.stage_bytes(geometry.staged_units) + STAGE_SLACK
         scratch = round_up(PARTIAL_BYTES + geometry.panels_bytes + stage, 64)
+        shares = min(shares, max(_ENOUGH_SHARES, _SCRATCH_BYTES // scratch))
         integers = {
             **self.epilogue.parameters,
             **self.epilogue.residual_parameters,
@@ -155,4 +160,14 @@ class PackedConv:
         }
         rows, columns = self.blocks
         out_shape = (batch, geometry.out_height * rows, geometry.out_width * columns, self.cout // (rows * columns))
-        return KernelPlan("int_conv", constants, integers, scratch * shares, shares, cost, out_shape)
+        adds_residual = bool(self.epilogue.residual_parameters["adds_residual"])
+        return KernelPlan(
+            "int_conv",
+            constants,
+            integers,
+            scratch * shares,
+            shares,
+            cost,
+            out_shape,
+            replaces_residual=adds_residual and self.is_disjoint,
+        )

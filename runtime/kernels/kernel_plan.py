@@ -35,6 +35,7 @@ class KernelPlan:
         shares: the most shares that are any use.
         cost: predicted nanoseconds on one thread.
         out_shape: of the result, that of a layer as NHWC; of packed operands as many bytes.
+        replaces_residual: whether "out" may be at the same address as "residual".
     """
 
     kernel: str
@@ -44,3 +45,4 @@ class KernelPlan:
     shares: int
     cost: float
     out_shape: tuple[int, ...]
+    replaces_residual: bool = False

@@ -26,6 +26,9 @@ _EPILOGUE_CYCLES = {4: 6.5, 2: 7.8, 1: 9.5}
 _MEMORY_CYCLES = ROWS * ROW_BYTES / 8
 """Cycles to read a register of weights from memory."""
 
+COLLECTED_BYTES = 2**20
+"""Of a block's collected activations: they and the weights of a tile are to stay in the L2 cache."""
+
 _COLLECTING_CYCLES = 8
 """Cycles to copy a pixel's activations of one step."""
 
@@ -43,6 +46,11 @@ class TileChoice:
     collected: bool
 
 
+def collected_pixels(steps: int) -> int:
+    """Most pixels whose activations are collected together, so many steps of each: at least one tile."""
+    return max(len(SUMS) * ROWS, COLLECTED_BYTES // (steps * ROW_BYTES))
+
+
 def choose_tiles(p: Primitive, *, channels: int, activations: int, pixels: int, sections: int = 1) -> TileChoice:
     """The choice for a layer.
 
@@ -50,8 +58,8 @@ def choose_tiles(p: Primitive, *, channels: int, activations: int, pixels: int, 
         p: the primitive.
         channels: of the result, in one section.
         activations: products of one result.
-        pixels: of the result that a pass over the weights can compute, those of one image unless it is 1x1; 0 if
-            unknown, which counts as many.
+        pixels: of the result that a pass over the weights can compute where activations are not collected: those of
+            one image unless the layer is 1x1; 0 if unknown, which counts as many.
         sections: groups, or places in blocks of pixels; with more than one, activations are not collected.
     """
     if p.matrix_unit is None:
@@ -75,7 +83,7 @@ def _cycles(vectors: int, channels: int, steps: int, pixels: int) -> float:
     step = first_step = float(_STEP_CYCLES[vectors])
     if channels * steps * ROW_BYTES > L2_BYTES:
         first_step = max(step, vectors * _MEMORY_CYCLES)
-    first_tiles = tiles if vectors == 1 else 1  # activations are collected for one tile at a time
+    first_tiles = math.ceil(pixels / collected_pixels(steps)) if vectors == 1 else 1
     collecting = steps * pixels * _COLLECTING_CYCLES if vectors == 1 else 0
     dots = panels * steps * (first_tiles * first_step + (tiles - first_tiles) * step)
     return dots + panels * vectors * pixels * _EPILOGUE_CYCLES[vectors] + collecting

@@ -24,7 +24,7 @@ from qcompiler.runtime.lowering.context import MOST_SHARES, Lowering, lowers
 from qcompiler.runtime.lowering.pixel_blocks import blocks_of, layer_before
 from qcompiler.runtime.lowering.planned_calls import emit_planned
 from qcompiler.runtime.lowering.tables import looked_up_layer, table_after, table_of
-from qcompiler.runtime.program import Operand
+from qcompiler.runtime.program import Buffer, Operand
 
 _WALK_NS = 0.05  # a byte of a depth_to_space on its own
 
@@ -93,7 +93,10 @@ def _emit_layer(lowering: Lowering, layer: IntegerLayer, then: Node | None) -> N
     rescaling = _requantization(layer)
     if _looks_up(then) and rescaling is not None:
         words["table"] = table_after(lowering, then, rescaling)
-    emit_planned(lowering, layer.name, plan, words, writes=("out",), pitched=("x", "out"))
+    added = words.get("residual")
+    in_place = plan.replaces_residual and isinstance(added, Buffer) and added.root is not x.root
+    overwrites = {"out": "residual"} if in_place else None
+    emit_planned(lowering, layer.name, plan, words, writes=("out",), overwrites=overwrites, pitched=("x", "out"))
 
 
 def _plan(

@@ -15,12 +15,13 @@ def emit_planned(
     words: Mapping[str, Operand],
     *,
     writes: Sequence[str],
+    overwrites: Mapping[str, str] | None = None,
     pitched: Sequence[str] = (),
 ) -> None:
     """Emit the call of a plan for the node `name`, with constants and scratch named after it.
 
-    `words` has what the plan leaves to the lowering, also where the plan has a 0 for it; `pitched` as for an
-    `Instruction`.
+    `words` has what the plan leaves to the lowering, also where the plan has a 0 for it; `overwrites` and `pitched` as
+    for an `Instruction`.
     """
     build = lowering.build
     planned: dict[str, Operand] = dict(plan.integers)
@@ -32,6 +33,7 @@ def emit_planned(
         planned | dict(words),
         writes=writes,
         scratch=("scratch",) if plan.scratch_bytes else (),
+        overwrites=overwrites,
         pitched=pitched,
         shares=plan.shares,
         cost=plan.cost,

@@ -2,6 +2,8 @@
 
 import ctypes
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 from unittest.mock import patch
@@ -15,7 +17,7 @@ from hypothesis import strategies as st
 from qcompiler import numerics
 from qcompiler.ir.types import DType
 from qcompiler.runtime.codegen.primitives import primitive_named
-from qcompiler.runtime.kernels import convolution_packing
+from qcompiler.runtime.kernels import convolution_packing, tile_choice
 from qcompiler.runtime.kernels.convolution_packing import ConvLayer, pack_conv
 from qcompiler.runtime.kernels.convolution_plan import PackedConv
 from qcompiler.runtime.kernels.depthwise_plan import PackedDepthwise, pack_depthwise
@@ -164,8 +166,13 @@ def execute(
     shares: int,
     residual: npt.NDArray[np.generic] | None = None,
     table: npt.NDArray[np.generic] | None = None,
+    *,
+    in_place: bool = False,
 ):
-    """Run all shares, the last first; nothing around the result or scratch may be written, nothing behind x read."""
+    """Run all shares, the last first; nothing around the result or scratch may be written, nothing behind x read.
+
+    With `in_place` the result takes the place of the residual.
+    """
     kernel = kernel_named(plan.kernel)
     memory = guarded(x.nbytes, x.itemsize)[1]
     memory[:] = np.ascontiguousarray(x).reshape(-1).view(np.uint8)
@@ -176,6 +183,9 @@ def execute(
     named = {**buffers, **constants, **plan.integers}
     if "residual" in kernel.words:
         named["residual"] = 0 if residual is None else residual.ctypes.data
+    if in_place and residual is not None:
+        out[GUARD:-GUARD] = residual.reshape(-1).view(np.uint8)
+        named["residual"] = named["out"]
     if table is not None:
         named["table"] = table.ctypes.data
     words = np.array([named.pop(word) for word in kernel.words], np.int64)
@@ -225,17 +235,26 @@ def test_convolution(isa_name: str, layer: Layer):
 
 @pytest.mark.parametrize("isa_name", [name for name in PRIMITIVES if name.startswith("amx")])
 @settings(max_examples=60)
-@given(layer=layers(), widest=st.integers(0, 2), collected=st.booleans())
-def test_convolution_with_each_choice_of_tiles(isa_name: str, layer: Layer, widest: int, collected: bool):
+@given(layer=layers(), widest=st.integers(0, 2), collected_bytes=st.sampled_from([0, 1, 4096, 30_000]))
+def test_convolution_with_each_choice_of_tiles(isa_name: str, layer: Layer, widest: int, collected_bytes: int):
+    layer = replace(layer, batch=layer.batch + layer.seed % 4)
     x, weight, bias, requantization = random_operands(layer)
-    choice = TileChoice(widest, collected=collected and widest == 2 and layer.group == 1)
-    with (
-        patch.object(convolution_packing, "choose_tiles", return_value=choice),
-        patch.object(convolution_packing, "prefers_vectors", return_value=False),
-    ):
+    with chosen_tiles(layer, widest, collected_bytes):
         plan = conv_plan(layer, isa_name, weight, bias, requantization)
     result = execute(plan, isa_name, x, layer.dtype, layer.shares)
     assert np.array_equal(result, expected(layer, x, weight, bias, requantization))
+
+
+@contextmanager
+def chosen_tiles(layer: Layer, widest: int, collected_bytes: int) -> Iterator[None]:
+    """On a matrix unit tiles no wider than the shape `widest`, and where possible blocks of collected activations."""
+    choice = TileChoice(widest, collected=collected_bytes > 0 and widest == 2 and layer.group == 1)
+    with (
+        patch.object(convolution_packing, "choose_tiles", return_value=choice),
+        patch.object(convolution_packing, "prefers_vectors", return_value=False),
+        patch.object(tile_choice, "COLLECTED_BYTES", collected_bytes),
+    ):
+        yield
 
 
 def test_choice_of_tiles():
@@ -329,8 +348,15 @@ def test_no_time_is_spent_on_taps_that_are_zero():
 
 @pytest.mark.parametrize("isa_name", PRIMITIVES)
 @settings(max_examples=60)
-@given(layer=layers(), residual_dtype=st.sampled_from([DType.U8, DType.S8]))
-def test_convolution_plus_residual(isa_name: str, layer: Layer, residual_dtype: DType):
+@given(
+    layer=layers(),
+    residual_dtype=st.sampled_from([DType.U8, DType.S8]),
+    widest=st.integers(0, 2),
+    collected_bytes=st.sampled_from([0, 4096]),
+)
+def test_convolution_plus_residual(
+    isa_name: str, layer: Layer, residual_dtype: DType, widest: int, collected_bytes: int
+):
     x, weight, bias, requantization = random_operands(replace(layer, dtype=layer.x_dtype, zp_out=layer.zp_in))
     assert requantization is not None
     rng = np.random.default_rng(layer.seed)
@@ -339,11 +365,14 @@ def test_convolution_plus_residual(isa_name: str, layer: Layer, residual_dtype: 
     zero_point = int(rng.integers(least, most + 1))
     factor = rng.choice([-(2**15), 2**15 - 1, *rng.integers(-(2**15), 2**15, 4)], layer.cout).astype(np.int32)
     requantization = replace(requantization, lo=lo, hi=hi, residual=Residual(factor, zero_point, residual_dtype))
-    plan = conv_plan(layer, isa_name, weight, bias, requantization)
+    with chosen_tiles(layer, widest, collected_bytes) if "amx" in isa_name else nullcontext():
+        plan = conv_plan(layer, isa_name, weight, bias, requantization)
     residual = rng.integers(least, most + 1, plan.out_shape).astype(residual_dtype.numpy)
-    result = execute(plan, isa_name, x, layer.x_dtype, layer.shares, residual)
     added = (residual.astype(np.int64) - zero_point) * factor
-    assert np.array_equal(result, expected(layer, x, weight, bias, requantization, added))
+    wanted = expected(layer, x, weight, bias, requantization, added)
+    for in_place in {False, plan.replaces_residual}:
+        result = execute(plan, isa_name, x, layer.x_dtype, layer.shares, residual, in_place=in_place)
+        assert np.array_equal(result, wanted)
 
 
 @pytest.mark.parametrize("isa_name", PRIMITIVES)
