@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 DataSource = str | os.PathLike[str] | AnyArray | Iterable[Mapping[str, AnyArray]]
 
-_CALIBRATION_SAMPLES_EVALUATED = 128
+_CALIBRATION_SAMPLES_EVALUATED = 64
 """Without validation data the comparison runs on this many calibration samples: enough for SQNR, quick on any model."""
 
 
@@ -236,10 +236,12 @@ def memory_facts(session: "Session") -> dict[str, Any]:
 
 def model_facts(model: "str | os.PathLike[str] | bytes | ModelProto") -> tuple[int, str]:
     """Size and SHA-256 of the model's own bytes (external data not counted)."""
+    if isinstance(model, (str, os.PathLike)):
+        with Path(model).open("rb") as stream:
+            digest = hashlib.file_digest(stream, "sha256").hexdigest()
+            return stream.tell(), digest
     if isinstance(model, bytes | bytearray | memoryview):
         data = bytes(model)
-    elif isinstance(model, (str, os.PathLike)):
-        data = Path(model).read_bytes()
     else:
         data = model.SerializeToString(deterministic=True)
     return len(data), hashlib.sha256(data).hexdigest()

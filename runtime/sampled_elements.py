@@ -12,7 +12,7 @@ import numpy as np
 from qcompiler.ir.types import AnyArray, Shape, split_dim
 
 GROUP = 16
-COUNTED = 1 << 15
+COUNTED = 1 << 14
 """Samples of up to this many elements are counted completely, of larger ones at least half as many."""
 PHASE_FACTOR, PHASE_BITS = 40503, 16  # the golden ratio's fraction: multiples of it, modulo 1, are spread evenly
 

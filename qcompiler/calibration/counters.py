@@ -52,12 +52,21 @@ def _statistics(counter: AnyArray) -> Statistics:
     if highest == 0:
         return Statistics()
     minimum, maximum = _number(int((1 << 31) - 1 - lowest)), _number(int(highest - (1 << 31)))
-    bins = np.zeros(BINS, np.int64)
-    for extreme in (minimum, maximum):  # there are no counts beyond, and most of those pages do not exist
+    # No bins but these are in use, and most of the others' pages do not exist.
+    least = int((1 << 32) - counter[:, 2].max()) >> 16 if counter[:, 2].any() else 0
+    last_of_sign: dict[int, int] = {}
+    for extreme in (minimum, maximum):
         last = int(np.float32(extreme).view(np.uint32)) >> 16
-        used = slice(last & BINS // 2, last + 1)  # of the numbers of this sign
-        counter[:, BINS_AT:][:, used].sum(axis=0, out=bins[used])
-    return Statistics.of_counts(bins, minimum, maximum)
+        sign = last & BINS // 2
+        last_of_sign[sign] = max(last, last_of_sign.get(sign, last))
+    spans = [(0, min(1, least)), *((sign + least, last + 1) for sign, last in sorted(last_of_sign.items()))]
+    numbers, counts = [], []
+    for first, end in spans:
+        found = counter[:, BINS_AT + first : BINS_AT + end].sum(axis=0)
+        used = np.flatnonzero(found)
+        numbers.append(first + used)
+        counts.append(found[used])
+    return Statistics.of_counts(np.concatenate(numbers), np.concatenate(counts), minimum, maximum)
 
 
 def _number(key: int) -> float:

@@ -17,6 +17,8 @@ import numpy.typing as npt
 from qcompiler.ir import AnyArray
 from qcompiler.runtime.sampled_elements import counted_elements
 
+Counts = npt.NDArray[np.int64]
+
 BINS = 1 << 16
 _NON_FINITE = 0x7F80  # bins of a sign from here on hold infinities and NaN
 _CHUNK = 1 << 17  # elements whose temporaries stay in the second-level cache
@@ -34,7 +36,7 @@ class Histogram:
 
     low: npt.NDArray[np.float64]
     high: npt.NDArray[np.float64]
-    count: npt.NDArray[np.int64]
+    count: Counts
 
 
 @dataclass(eq=False, slots=True)
@@ -42,10 +44,11 @@ class Statistics:
     """Counts and extremes of all float32 elements added so far.
 
     Attributes:
-        count: finite elements that are in `bins`: all, or where samples are large an even choice of them.
+        count: finite elements that are in the bins: all, or where samples are large an even choice of them.
         nans, infinities: elements that are not finite; they are in nothing else.
         minimum, maximum: of all finite elements; +inf and -inf while there are none. A negative zero counts as zero.
-        bins: s64[65536], finite elements by the upper half of their bit pattern.
+        numbers: s64[n], ascending: the upper halves of finite elements' bit patterns, a bin each.
+        counts: s64[n], elements in each of these bins, at least one.
     """
 
     count: int = 0
@@ -53,7 +56,8 @@ class Statistics:
     infinities: int = 0
     minimum: float = np.inf
     maximum: float = -np.inf
-    bins: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(BINS, np.int64))
+    numbers: Counts = field(default_factory=lambda: np.zeros(0, np.int64))
+    counts: Counts = field(default_factory=lambda: np.zeros(0, np.int64))
     _histogram: Histogram | None = field(default=None, init=False, repr=False)
 
     def add(self, values: AnyArray, samples: int | None = None) -> None:
@@ -85,7 +89,9 @@ class Statistics:
         self.maximum = max(self.maximum, float(chunk.max()))
         chunk = chunk[counted]
         self.count += chunk.size
-        self.bins += np.bincount(chunk.view(np.uint32) >> np.uint32(16), minlength=BINS)
+        bins = np.bincount(chunk.view(np.uint32) >> np.uint32(16))
+        numbers = np.flatnonzero(bins)
+        self.numbers, self.counts = _sum(self.numbers, self.counts, numbers, bins[numbers])
 
     def merge(self, other: "Statistics") -> None:
         """Count everything that `other` counted."""
@@ -95,12 +101,12 @@ class Statistics:
         self.infinities += other.infinities
         self.minimum = min(self.minimum, other.minimum)
         self.maximum = max(self.maximum, other.maximum)
-        self.bins += other.bins
+        self.numbers, self.counts = _sum(self.numbers, self.counts, other.numbers, other.counts)
 
     @classmethod
-    def of_counts(cls, bins: npt.NDArray[np.int64], minimum: float, maximum: float) -> "Statistics":
-        """Of finite elements that were counted elsewhere, in the same bins s64[65536]; they are not copied."""
-        return cls(int(bins.sum()), 0, 0, minimum, maximum, bins)
+    def of_counts(cls, numbers: Counts, counts: Counts, minimum: float, maximum: float) -> "Statistics":
+        """Of finite elements that were counted elsewhere, in the same bins; the arrays are not copied."""
+        return cls(int(counts.sum()), 0, 0, minimum, maximum, numbers, counts)
 
     def histogram(self) -> Histogram:
         """The non-empty bins by value; bin edges are those of the bit pattern, cut to [minimum, maximum].
@@ -112,28 +118,26 @@ class Statistics:
         return self._histogram
 
     def _make_histogram(self) -> Histogram:
-        bins = self.bins
+        numbers, counts = self.numbers, self.counts
         if self.count:
             extremes = np.array([self.minimum, self.maximum], np.float32).view(np.uint32) >> np.uint32(16)
-            if not bins[extremes].all():
-                bins = bins.copy()
-                bins[extremes] = np.maximum(bins[extremes], 1)
-        negative = bins[BINS // 2 : BINS // 2 + _NON_FINITE]
-        positive = bins[:_NON_FINITE]
-        below, above = np.flatnonzero(negative)[::-1], np.flatnonzero(positive)
+            missing = [int(extreme) for extreme in extremes if not (numbers == extreme).any()]
+            if missing:
+                numbers, counts = _sum(numbers, counts, np.array(missing), np.ones(len(missing), np.int64))
+        positive = int(np.searchsorted(numbers, BINS // 2))
+        above, below = numbers[:positive], numbers[positive:][::-1] - BINS // 2
         edges = _edges()
         return Histogram(
             np.clip(np.concatenate([-edges[below + 1], edges[above]]), self.minimum, self.maximum),
             np.clip(np.concatenate([-edges[below], edges[above + 1]]), self.minimum, self.maximum),
-            np.concatenate([negative[below], positive[above]]),
+            np.concatenate([counts[positive:][::-1], counts[:positive]]),
         )
 
     def to_bytes(self) -> bytes:
-        """All of it, little-endian, with only those bins that are not empty: equal bytes mean equal statistics."""
+        """All of it, little-endian: equal bytes mean equal statistics."""
         counts = np.array([self.count, self.nans, self.infinities], "<i8").tobytes()
         extremes = np.array([self.minimum, self.maximum], "<f8").tobytes()
-        used = np.flatnonzero(self.bins)
-        return counts + extremes + used.astype("<i8").tobytes() + self.bins[used].astype("<i8").tobytes()
+        return counts + extremes + self.numbers.astype("<i8").tobytes() + self.counts.astype("<i8").tobytes()
 
     def digest(self) -> str:
         """SHA-256 of `to_bytes`, for provenance."""
@@ -144,6 +148,14 @@ class Statistics:
 
     def __hash__(self) -> int:
         raise TypeError("statistics grow and cannot be hashed; use digest()")
+
+
+def _sum(numbers: Counts, counts: Counts, more_numbers: Counts, more_counts: Counts) -> tuple[Counts, Counts]:
+    """The bins of both, and how many elements are in each."""
+    together, place = np.unique(np.concatenate([numbers, more_numbers]), return_inverse=True)
+    total = np.zeros(len(together), np.int64)
+    np.add.at(total, place, np.concatenate([counts, more_counts]))
+    return together, total
 
 
 @cache

@@ -1,18 +1,21 @@
 """Getting a checked ModelProto out of a path, bytes or a ModelProto."""
 
+import math
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 
 import onnx
 import onnx.inliner
-from google.protobuf.message import DecodeError, EncodeError
+from google.protobuf.message import DecodeError, EncodeError, Message
 from onnx import GraphProto, ModelProto, NodeProto
 
 from qcompiler.errors import ModelError
 from qcompiler.importer.external_data import locate_external
 
 OLDEST_OPSET = 7
+_LARGE_TENSOR = 4096  # elements
+_TYPED_FIELDS = ("float_data", "int32_data", "string_data", "int64_data", "double_data", "uint64_data")
 _LARGEST_FILE = 2**31 - 1  # protobuf's limit; larger models keep their weights in external data
 
 _FOREIGN = (
@@ -62,7 +65,7 @@ def read_model(source: str | PathLike[str] | bytes | ModelProto) -> ModelSource:
     _check_frame(model, label)
     opset, domains = _opsets(model, label)
     check_structure(model.graph, label)
-    _run_checker(model, data, label, folder)
+    _run_checker(model, label, folder)
     if model.functions:
         model = onnx.inliner.inline_local_functions(model)
     return ModelSource(model, label, folder, opset, domains)
@@ -200,8 +203,8 @@ def _explain_order(start: NodeProto, producer: dict[str, NodeProto], label: str)
     )
 
 
-def _run_checker(model: ModelProto, data: bytes | None, label: str, folder: Path | None) -> None:
-    """Run ONNX's own checker on a message; `data` is that message if it was read from bytes."""
+def _run_checker(model: ModelProto, label: str, folder: Path | None) -> None:
+    """Run ONNX's own checker."""
     if any(not _has_schema(node) for node in model.graph.node):
         return  # the checker stops at the first unknown op; the importer lists them all
     for output in model.graph.output:  # of which the checker says only that something has no shape
@@ -214,14 +217,41 @@ def _run_checker(model: ModelProto, data: bytes | None, label: str, folder: Path
     for tensor in external:
         locate_external(tensor, folder, f"{label}: tensor '{tensor.name}'")
     try:
-        # By path the checker finds external data; without them it needs no file at all. It wants bytes in any case.
-        onnx.checker.check_model(label if external else model if data is None else data)
+        # By path the checker finds external data; without them it needs no file at all.
+        onnx.checker.check_model(label if external else _without_elements(model))
     except onnx.checker.ValidationError as error:
         raise ModelError(f"{label}: fails the ONNX checker: {str(error).strip()}") from error
     except (EncodeError, ValueError) as error:
         raise ModelError(
             f"{label}: is too large for the ONNX checker; save its weights as external data ({error})"
         ) from error
+
+
+def _without_elements(model: ModelProto) -> ModelProto:
+    """A copy that has large initializers without elements, which would take longer to copy and parse than all else.
+
+    Of these the checker compares their number with the shape, as `tensors.decode` does once more.
+    """
+    light = ModelProto()
+    _copy_fields(model, light, but="graph")
+    _copy_fields(model.graph, light.graph, but="initializer")
+    for tensor in model.graph.initializer:
+        is_raw = tensor.HasField("raw_data") and not any(getattr(tensor, field) for field in _TYPED_FIELDS)
+        if is_raw and math.prod(tensor.dims) > _LARGE_TENSOR:
+            light.graph.initializer.add(name=tensor.name, data_type=tensor.data_type, dims=(0,), raw_data=b"")
+        else:
+            light.graph.initializer.append(tensor)
+    return light
+
+
+def _copy_fields(source: Message, target: Message, *, but: str) -> None:
+    for field, value in source.ListFields():
+        if field.name == but:
+            continue
+        if isinstance(value, int | str | bytes):
+            setattr(target, field.name, value.decode(errors="replace") if isinstance(value, bytes) else value)
+        else:
+            getattr(target, field.name).MergeFrom(value)
 
 
 def _has_schema(node: NodeProto) -> bool:

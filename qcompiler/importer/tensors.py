@@ -65,22 +65,23 @@ def decode(tensor: TensorProto, folder: Path | None, label: str) -> AnyArray:
             "largest tensor; the file is damaged, export it again"
         )
     size = elements * _BITS[tensor.data_type] // 8
+    raw = None
     if tensor.data_location == TensorProto.EXTERNAL:
         raw = read_external(tensor, folder, size, name)
+    elif tensor.HasField("raw_data"):
+        raw = tensor.raw_data  # a copy with each access
+        _check_stored_size(tensor, len(raw), size, "bytes", name)
+    if raw is not None:
         stored = np.frombuffer(raw, onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).newbyteorder("<"))
         array: AnyArray = stored.reshape(shape)
     else:
-        _check_stored_size(tensor, elements, size, name)
+        typed = getattr(tensor, _TYPED_FIELD.get(tensor.data_type, "int32_data"))
+        _check_stored_size(tensor, len(typed), elements, "elements", name)
         array = numpy_helper.to_array(tensor)
     return _to_ir_dtype(array, tensor.data_type, name)
 
 
-def _check_stored_size(tensor: TensorProto, elements: int, size: int, name: str) -> None:
-    if tensor.HasField("raw_data"):
-        have, want, unit = len(tensor.raw_data), size, "bytes"
-    else:
-        field = getattr(tensor, _TYPED_FIELD.get(tensor.data_type, "int32_data"))
-        have, want, unit = len(field), elements, "elements"
+def _check_stored_size(tensor: TensorProto, have: int, want: int, unit: str, name: str) -> None:
     if have != want:
         raise ModelError(
             f"{name} declares the shape {list(tensor.dims)} of {dtype_name(tensor.data_type)}, which is {want} "

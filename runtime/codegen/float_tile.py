@@ -75,7 +75,7 @@ def tile_rows(_builder: ir.IRBuilder) -> ir.Value:
     return constant(_TILES[isa.emitted()].rows)
 
 
-@emitted(types.void, *[types.int64] * 10, types.float32, types.float32)
+@emitted(types.void, *[types.int64] * 12, types.float32, types.float32)
 def product_tile(  # noqa: PLR0913, PLR0917 - a kernel's inner call has no structs
     builder: ir.IRBuilder,
     vectors: ir.Value,
@@ -84,6 +84,8 @@ def product_tile(  # noqa: PLR0913, PLR0917 - a kernel's inner call has no struc
     a_stride: ir.Value,
     b: ir.Value,
     depth: ir.Value,
+    ahead: ir.Value,
+    ahead_step: ir.Value,
     row_bias: ir.Value,
     lane_bias: ir.Value,
     out: ir.Value,
@@ -101,6 +103,8 @@ def product_tile(  # noqa: PLR0913, PLR0917 - a kernel's inner call has no struc
         a_stride: bytes from row to row of `a`.
         b: address of f32[depth, tile width], a panel.
         depth: terms of the sum, at least 1.
+        ahead: where to ask for what is read later, a cache line for each vector; it may lie outside of all memory.
+        ahead_step: by how many bytes it moves on with each k.
         row_bias: address of f32[row], or 0.
         lane_bias: address of f32[vectors · lanes] where `row_bias` is 0.
         out: address of the first element; whole vectors are stored.
@@ -117,8 +121,7 @@ def product_tile(  # noqa: PLR0913, PLR0917 - a kernel's inner call has no struc
 
     def body(count: int) -> None:
         acc = _biases(builder, kind, rows, count, row_bias, lane_bias)
-        following = builder.add(a, builder.mul(constant(shape.rows), a_stride))
-        acc = _products(builder, shape, starts, following, b, depth, acc)
+        acc = _products(builder, shape, starts, (ahead, ahead_step), b, depth, acc)
         for row, target in zip(acc, targets, strict=True):
             for v, value in enumerate(row):
                 store(builder, bounded(builder, value, *bounds), offset(builder, target, 4 * shape.lanes * v), 4)
@@ -185,7 +188,7 @@ def _products(
     builder: ir.IRBuilder,
     shape: FloatTile,
     starts: list[ir.Value],
-    following: ir.Value,
+    ahead: tuple[ir.Value, ir.Value],
     panel: ir.Value,
     depth: ir.Value,
     acc: list[list[ir.Value]],
@@ -193,8 +196,9 @@ def _products(
     kind, count = vector(F32, shape.lanes), len(acc[0])
 
     def step(k: ir.Value, flat: list[ir.Value]) -> list[ir.Value]:
-        # The rows of the next tile, which in most cases come after these, arrive from memory meanwhile.
-        prefetch_line(builder, builder.add(following, builder.mul(k, constant(4 * shape.rows))))
+        later = builder.add(ahead[0], builder.mul(k, ahead[1]))
+        for v in range(count):
+            prefetch_line(builder, offset(builder, later, 4 * shape.lanes * v))
         row = builder.add(panel, builder.mul(k, constant(4 * shape.width)))
         lanes = [load(builder, offset(builder, row, 4 * shape.lanes * v), kind, 4) for v in range(count)]
         result = []

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import numpy.typing as npt
@@ -189,8 +190,7 @@ class _Tile:
         return p.tiles[self.index].vectors * p.lanes
 
     def _order(self, p: Primitive) -> npt.NDArray[np.intp]:
-        vectors = p.tiles[self.index].vectors
-        return np.array([[channel_of(vectors, v, lane) for lane in range(p.lanes)] for v in range(vectors)])
+        return _order_of_channels(p.tiles[self.index].vectors, p.lanes)
 
     def channels(self, p: Primitive) -> npt.NDArray[np.intp]:
         """Each lane's channel, intp[vectors, lanes]; 0 for those beyond the last."""
@@ -199,9 +199,19 @@ class _Tile:
 
     def packed(self, p: Primitive, groups: S8) -> S8:
         """The weights s8[cout, run, group, activation] of these channels: [run, group, vector, lane, activation]."""
-        inside = (self._order(p) < self.valid)[:, :, None, None, None]
-        block: S8 = np.where(inside, groups[self.channels(p)], np.int8(0))
-        return block.transpose(2, 3, 0, 1, 4).ravel()
+        whole = groups.view(f"i{groups.shape[-1]}")[..., 0]  # a group as one number: fewer to move
+        order = self._order(p)
+        block = whole[self.channels(p)]
+        block[order >= self.valid] = 0
+        return block.transpose(2, 3, 0, 1).ravel().view(np.int8)
+
+
+@cache
+def _order_of_channels(vectors: int, lanes: int) -> npt.NDArray[np.intp]:
+    """The channel in a tile of each lane, intp[vectors, lanes]."""
+    order = np.array([[channel_of(vectors, v, lane) for lane in range(lanes)] for v in range(vectors)])
+    order.flags.writeable = False
+    return order
 
 
 def _entries(
@@ -248,6 +258,8 @@ def _used(weight: S8, taps: int, group: int) -> tuple[slice, slice]:
     They are at least one of each. Where `taps` share a run it begins and ends with one of them.
     """
     items = weight.shape[2]
+    if weight.shape[1] == taps == 1:
+        return slice(0, 1), slice(0, -(-items // group))
     by_tap = np.any(weight.reshape(len(weight), -1, taps, items // taps), axis=(0, 3))
     runs, columns = (np.flatnonzero(np.any(by_tap, axis=axis)) for axis in (1, 0))
     if not len(runs):

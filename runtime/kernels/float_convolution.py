@@ -10,6 +10,7 @@ has such panels already: its weights are packed so.
 
 from qcompiler.runtime.codegen.deferred import compiled
 from qcompiler.runtime.codegen.float_tile import VECTORS, product_tile, tile_lanes, tile_rows
+from qcompiler.runtime.codegen.vectors import PREFETCH_BYTES
 from qcompiler.runtime.kernels.float_bits import float_of_bits
 from qcompiler.runtime.kernels.float_rows import inside, stage_run
 from qcompiler.runtime.kernels.memory import copy_bytes, fill_bytes, load_s64
@@ -75,6 +76,8 @@ def float_conv(operands: int, share: int, shares: int) -> None:
                 4 * depth,
                 panel,
                 depth,
+                weights + load_s64(entry, 1) + 4 * (row + tile) * depth,  # the next tile's rows
+                4 * tile,
                 bias + load_s64(entry, 2) + 4 * row,
                 0,
                 target if whole else partial,
@@ -119,6 +122,8 @@ def float_gemm(operands: int, share: int, shares: int) -> None:
                 4 * depth,
                 weights + 4 * block * depth * width,
                 depth,
+                weights + 4 * block * depth * width + PREFETCH_BYTES,
+                4 * width,
                 0,
                 bias + 4 * first,
                 target if whole else partial,

@@ -5,6 +5,8 @@ of a call adds to a row of its own:
 
 - words 0 and 1: the largest of 2^31 + key and of 2^31 - 1 - key, the key being the integer that orders float32 numbers
   as their values are ordered (0 where nothing has been counted: the lowest key is that of a NaN);
+- word 2: 2^32 less the least bit pattern of a magnitude other than zero (0 where there is none): no bins below it are
+  in use but that of zeros, and reading such a page for the first time takes as long as counting a thousand elements;
 - from `BINS_AT` on, after four words that are zeros between calls: elements, those that
   `qcompiler.runtime.sampled_elements` chooses, by the upper 16 bits of their bit pattern.
 
@@ -49,6 +51,13 @@ def load_bits(builder: ir.IRBuilder, base: ir.Value, index: ir.Value) -> ir.Valu
 def order_key(builder: ir.IRBuilder, bits: ir.Value) -> ir.Value:
     """The key of a bit pattern: negative numbers are ordered by their complement."""
     return builder.xor(bits, builder.and_(builder.ashr(bits, _I32(31)), _I32((1 << 31) - 1)))
+
+
+@emitted(types.int32, types.int32)
+def magnitude_key(builder: ir.IRBuilder, bits: ir.Value) -> ir.Value:
+    """What orders magnitudes by size as signed integers from -2^31 on, but has zero as the largest."""
+    magnitude = builder.and_(bits, _I32((1 << 31) - 1))
+    return builder.xor(builder.sub(magnitude, _I32(1)), _I32(-(1 << 31)))
 
 
 @emitted(types.void, types.int64, types.int64, types.int32)
@@ -120,14 +129,16 @@ def prefetch_bins(row: int) -> None:
 
 @inlined
 def find_extremes(x: int, count: int, row: int) -> None:
-    """The extremes of x f32[count], at least one element, into `row`."""
+    """The extremes and the least magnitude of x f32[count], at least one element, into `row`."""
     lowest = order_key(load_pattern(x, 0))
-    highest = lowest
+    highest, least = lowest, magnitude_key(load_pattern(x, 0))
     for i in range(count):
-        key = order_key(load_pattern(x, i))
-        lowest, highest = min(lowest, key), max(highest, key)
+        bits = load_pattern(x, i)
+        key = order_key(bits)
+        lowest, highest, least = min(lowest, key), max(highest, key), min(least, magnitude_key(bits))
     store_s64(row, 0, max(load_s64(row, 0), 2**31 + int(highest)))
     store_s64(row, 1, max(load_s64(row, 1), 2**31 - 1 - int(lowest)))
+    store_s64(row, 2, max(load_s64(row, 2), 2**31 - 1 - int(least)))
 
 
 @inlined

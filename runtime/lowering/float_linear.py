@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from qcompiler.ir import AnyArray, Node
-from qcompiler.ir.ops import Conv, Gemm, MatMul
+from qcompiler.ir.ops import Clamp, Conv, Gemm, MatMul
 from qcompiler.ir.types import DType
 from qcompiler.runtime import isa
 from qcompiler.runtime.codegen.float_tile import WINDOW_ROWS, FloatTile, float_tile_for
@@ -30,7 +30,14 @@ _WORTH_CUTTING = 8
 
 @lowers_f32(Conv)
 def lower_conv(lowering: Lowering, node: Node, op: Conv) -> None:
-    """A kernel of its own for one input channel a group; a 1x1 window over whole images is one long row."""
+    """A kernel of its own for one input channel a group; a 1x1 window over whole images is one long row.
+
+    Over images of one pixel it is a fully connected layer: no lanes are left empty, and the bits are the same.
+    """
+    window = *lowering.shape(node.operands[0])[2:], *lowering.shape(node.operands[1])[2:]
+    if op.group == 1 and math.prod(window) == 1 and not any(op.pads) and _has_constants(node):
+        _emit_gemm(lowering, node, op.clamp)
+        return
     x, weight = lowering.buffer(node.operands[0]), lowering.buffer(node.operands[1])
     bias = _bias(lowering, node, weight.shape[0])
     lower_windows(lowering, node, op, x, weight, bias, lowering.result(node.result))
@@ -98,13 +105,23 @@ def lower_matmul(lowering: Lowering, node: Node, op: MatMul) -> None:
 
 @lowers_f32(Gemm)
 def lower_gemm(lowering: Lowering, node: Node, op: Gemm) -> None:
-    """Weights are packed into panels as wide as a tile."""
-    weight, *biases = (value.data for value in node.operands[1:])
-    if weight is None or any(b is None for b in biases):
+    """Only with a constant weight and bias."""
+    if not _has_constants(node):
         raise lowering.unsupported(node, "its weight and bias have to be constants; use matmul and add")
+    _emit_gemm(lowering, node, op.clamp)
+
+
+def _has_constants(node: Node) -> bool:
+    return all(operand.is_constant for operand in node.operands[1:])
+
+
+def _emit_gemm(lowering: Lowering, node: Node, clamp: Clamp) -> None:
+    """Emit `float_gemm` for constants weight[features, depth, 1...] and bias, packed into panels as wide as a tile."""
     x, out = lowering.buffer(node.operands[0]), lowering.result(node.result)
-    features, depth = weight.shape
-    rows = math.prod(x.shape[:-1])
+    weight: AnyArray = np.asarray(node.operands[1].data)
+    bias: AnyArray = np.asarray(node.operands[2].data) if len(node.operands) > 2 else np.zeros(1, np.float32)
+    features, depth = weight.shape[0], weight.shape[1]
+    rows = math.prod(x.shape) // max(1, depth)
     if rows == 0 or features == 0:
         return
     chosen = isa.current()
@@ -113,18 +130,18 @@ def lower_gemm(lowering: Lowering, node: Node, op: Gemm) -> None:
 
     def pack() -> AnyArray:
         filled = np.zeros((blocks * tile.width, depth), np.float32)
-        filled[:features] = weight
+        filled[:features] = weight.reshape(features, depth)
         return np.ascontiguousarray(filled.reshape(blocks, tile.width, depth).swapaxes(1, 2))
 
     def pack_bias() -> AnyArray:
         filled = np.zeros(blocks * tile.width, np.float32)
-        filled[:features] = biases[0] if biases else 0
+        filled[:features] = bias
         return filled
 
     words: dict[str, Operand] = {"x": x, "out": out, "rows": rows, "depth": depth, "features": features}
     words["weights"] = lowering.constant(node, f"weights for {chosen}", pack)
     words["bias"] = lowering.constant(node, f"bias for {chosen}", pack_bias)
-    words |= clamp_words(op.clamp)
+    words |= clamp_words(clamp)
     cost = _MULTIPLY_NS * rows * features * depth
     words["scratch"] = _scratch(lowering, node, shares_for(cost, blocks) * 4 * tile.rows * tile.width)
     lowering.emit(node, "float_gemm", words, scratch=("scratch",), cost=cost, items=blocks)

@@ -248,6 +248,19 @@ def test_a_tensor_with_too_little_data(model):
         decode(source.graph.initializer[0], None, "model")
 
 
+def test_a_large_tensor_whose_elements_the_checker_does_not_see(model):
+    elements = np.ones(10_000, np.float32)
+    source = model([node("Add", "x c", "y")], {"x": (10_000,)}, {"c": elements})
+    (constant,) = (value for value in import_model(source).values() if value.is_constant)
+    assert np.array_equal(constant.data, elements)
+    source.graph.initializer[0].dims[0] = 10_001
+    with pytest.raises(ModelError, match=r"tensor 'c' declares the shape \[10001\] of float, which is 40004 bytes, but"):
+        import_model(source)
+    source.graph.initializer[0].float_data.append(1.0)
+    with pytest.raises(ModelError, match=r"fails the ONNX checker: .*tensor name: c"):
+        import_model(source)
+
+
 def test_a_huge_declared_tensor(model):
     source = model([node("Constant", "", "y", value=helper.make_tensor("t", TensorProto.FLOAT, [1], [1.0]))], {})
     constant = source.graph.node[0].attribute[0].t

@@ -19,7 +19,7 @@ INTEGER = {
     "columns": (depthwise_columns.depthwise_columns, [types.int64] * 16),
 }
 FLOAT = {
-    "product": (float_tile.product_tile, [types.int64] * 10 + [types.float32] * 2),
+    "product": (float_tile.product_tile, [types.int64] * 12 + [types.float32] * 2),
     "window": (float_tile.window_tile, [types.int64] * 8 + [types.float32] * 3),
 }
 

@@ -152,6 +152,18 @@ def test_pixel_has_the_same_bits_in_any_lane(group):
             assert np.array_equal(compute(op, [window], [weight, bias])[0, :, 0, 0], whole[0, :, row, column])
 
 
+@pytest.mark.parametrize("biased", [False, True])
+def test_images_of_one_pixel_have_the_same_bits_as_larger_ones(biased: bool):
+    x, weight, bias = normal(8, (11, 70, 1, 1), (53, 70, 1, 1), (53,))
+    op = Conv(strides=(1, 1), pads=(0, 0, 0, 0), dilations=(1, 1), clamp=(-9.0, 9.0))
+    constants = [weight, bias] if biased else [weight]
+    session = Session(single(op, [x], constants))
+    (alone,) = session.run({"x0": x}).values()
+    assert [i.kernel for i in session.plan_for({}).program.instructions] == ["float_gemm"]
+    beside = compute(op, [np.repeat(x, 3, axis=3)], constants)
+    assert np.array_equal(alone.view(np.float32), beside[..., 1:2])
+
+
 def test_row_and_feature_have_the_same_bits_in_any_tile():
     x, weight, bias = normal(3, (7, 50), (61, 50), [61])
     whole = compute(Gemm(), [x], [weight, bias])
