@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from qcompiler.artifact import encode, pack_graph
 from qcompiler.calibration.data import open_source
 from qcompiler.calibration.outputs import FloatOutputs
+from qcompiler.cycle_collection import rare_cycle_collection
 from qcompiler.errors import UsageError
 from qcompiler.evaluation import evaluate
 from qcompiler.importer import import_model
@@ -59,6 +60,7 @@ class Hooks:
     between_passes: Sequence[PipelineCallback] = ()
 
 
+@rare_cycle_collection()
 @kept_workers()
 def compile(  # noqa: PLR0913  # the options of the command line, all but three with a default
     model: "str | os.PathLike[str] | bytes | ModelProto",

@@ -15,7 +15,7 @@ from qcompiler.metrics import Classification, SignalToNoise
 if TYPE_CHECKING:
     from qcompiler.runtime.session import Session
 
-_BATCH, _SMALLEST_BATCH = 16, 8
+_BATCH, _SMALLEST_BATCH = 8, 4
 _ROUNDING = 1e-8  # noise to signal, -80 dB: float32 passes that only reorder sums are far below
 
 

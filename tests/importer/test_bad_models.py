@@ -254,7 +254,9 @@ def test_a_large_tensor_whose_elements_the_checker_does_not_see(model):
     (constant,) = (value for value in import_model(source).values() if value.is_constant)
     assert np.array_equal(constant.data, elements)
     source.graph.initializer[0].dims[0] = 10_001
-    with pytest.raises(ModelError, match=r"tensor 'c' declares the shape \[10001\] of float, which is 40004 bytes, but"):
+    with pytest.raises(
+        ModelError, match=r"tensor 'c' declares the shape \[10001\] of float, which is 40004 bytes, but"
+    ):
         import_model(source)
     source.graph.initializer[0].float_data.append(1.0)
     with pytest.raises(ModelError, match=r"fails the ONNX checker: .*tensor name: c"):
