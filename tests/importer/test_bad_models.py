@@ -252,7 +252,7 @@ def test_a_large_tensor_whose_elements_the_checker_does_not_see(model):
     elements = np.ones(10_000, np.float32)
     source = model([node("Add", "x c", "y")], {"x": (10_000,)}, {"c": elements})
     (constant,) = (value for value in import_model(source).values() if value.is_constant)
-    assert np.array_equal(constant.data, elements)
+    assert np.array_equal(np.asarray(constant.data), elements)
     source.graph.initializer[0].dims[0] = 10_001
     with pytest.raises(
         ModelError, match=r"tensor 'c' declares the shape \[10001\] of float, which is 40004 bytes, but"
