@@ -27,8 +27,8 @@ def lower_quantize(lowering: Lowering, node: Node, op: IntQuantize) -> None:
     kernel = "int_quantize16" if op.dtype is DType.S16 else "int_quantize8"
     if op.dtype not in (DType.U8, DType.S8, DType.S16):
         raise lowering.unsupported(node, f"it makes {op.dtype}")
-    transposition = interleaving_of(node)
-    if transposition is not None and lowering.place_of(transposition.result) is None:
+    transposition = interleaving_of(lowering, node)
+    if transposition is not None:
         batch, height, width, _planes = lowering.shape(transposition.result)
         items = height * width // BLOCK
         scratch_bytes = shares_for(_NS * count, items) * INTERLEAVED_BYTES
@@ -47,16 +47,19 @@ def lower_quantize(lowering: Lowering, node: Node, op: IntQuantize) -> None:
     lowering.emit(node, kernel, words, cost=_NS * count, items=count // 64)
 
 
-def interleaving_of(quantize: Node) -> Node | None:
-    """The transposition of an RGB image from planes to pixels that is all that uses the bytes of an `int.quantize`.
+def interleaving_of(lowering: Lowering, quantize: Node) -> Node | None:
+    """The transposition that an `int.quantize` does as well: of an RGB image from planes to pixels.
 
-    One that products read through is done by nobody.
+    It is all that uses the bytes. One that products read through is done by nobody, and one whose result was placed in
+    another value by itself.
     """
-    result, op = quantize.result, quantize.op
-    if not isinstance(op, IntQuantize) or result.is_output or result.use_count != 1:
+    op = quantize.op
+    if not isinstance(op, IntQuantize) or quantize.result.is_output or quantize.result.use_count != 1:
         return None
-    user = result.users[0]
+    user, result = quantize.result.users[0], quantize.result
     if not isinstance(user.op, Transpose) or user.op.perm != (0, 2, 3, 1) or read_through(user.result) is not None:
+        return None
+    if lowering.place_of(user.result) is not None:
         return None
     by_plane = op.axis is None or normalize_axis(op.axis, 4) == 1
     return user if result.type.shape[1] == 3 and by_plane and op.dtype.is_8_bit else None

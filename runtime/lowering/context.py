@@ -175,10 +175,6 @@ class Lowering:
         """Let `value` be held by an existing buffer."""
         self._buffers[value] = buffer
 
-    def is_held(self, value: Value) -> bool:
-        """Whether a value has a buffer already."""
-        return value in self._buffers
-
     def place(self, value: Value, place: Place) -> None:
         """Have `value`, not yet computed, written straight to a part of another one."""
         self._places[value] = place

@@ -18,6 +18,7 @@ from qcompiler.ir.ops import (
     Transpose,
 )
 from qcompiler.runtime.kernels import movement as kernels
+from qcompiler.runtime.lowering.boundary import interleaving_of
 from qcompiler.runtime.lowering.context import Lowering, lowers
 from qcompiler.runtime.lowering.copies import COPY_NS, GATHER_NS, ROW_NS, copy_call, steps_of
 from qcompiler.runtime.lowering.geometry import Walk, contiguous_steps, merged_walk
@@ -41,11 +42,11 @@ def lower_transpose(lowering: Lowering, node: Node, op: Transpose) -> None:
     """A walk of the operand with its axes permuted, unless products of activations read or write through it."""
     if read_through(node.result) is not None or written_through(node.operands[0]) is node:
         return
-    if lowering.is_held(node.result):  # `int.quantize` has written it
+    producer = node.operands[0].producer
+    if producer is not None and interleaving_of(lowering, producer) is node:
         return
-    blocks = node.operands[0].producer
-    if blocks is not None and transposition_of(blocks) is node and isinstance(blocks.op, DepthToSpace):
-        source, axes = blocks.operands[0], _block_axes(lowering, blocks, blocks.op)
+    if producer is not None and transposition_of(producer) is node and isinstance(producer.op, DepthToSpace):
+        source, axes = producer.operands[0], _block_axes(lowering, producer, producer.op)
     else:
         source, shape = node.operands[0], lowering.shape(node.operands[0])
         axes = [[axis] for axis in zip(shape, contiguous_steps(shape), strict=True)]
