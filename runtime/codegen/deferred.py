@@ -39,10 +39,10 @@ class Deferred:
 class NumbaType:
     """A type of Numba's by its name, or made of others."""
 
-    def __init__(self, name: str, *arguments: "NumbaType | int") -> None:
+    def __init__(self, name: str, *arguments: "_Argument") -> None:
         self._name, self._arguments = name, arguments
 
-    def __call__(self, *arguments: "NumbaType | int") -> "NumbaType":
+    def __call__(self, *arguments: "_Argument") -> "NumbaType":
         return NumbaType(self._name, *arguments)
 
     def resolve(self) -> Any:  # noqa: ANN401 - Numba's
@@ -50,8 +50,16 @@ class NumbaType:
         from numba import types
 
         found = getattr(types, self._name)
-        each = [a.resolve() if isinstance(a, NumbaType) else a for a in self._arguments]
-        return found(*each) if each else found
+        return found(*map(_resolved, self._arguments)) if self._arguments else found
+
+
+_Argument = NumbaType | int | list[NumbaType]
+
+
+def _resolved(argument: _Argument) -> Any:  # noqa: ANN401 - Numba's
+    if isinstance(argument, list):
+        return [each.resolve() for each in argument]
+    return argument.resolve() if isinstance(argument, NumbaType) else argument
 
 
 class _Types:

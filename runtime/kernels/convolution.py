@@ -11,6 +11,8 @@ Pixels lie at one distance in the output within a *segment*: a whole block, or, 
 of blocks of pixels, a unit.
 """
 
+from itertools import chain
+
 from qcompiler.runtime.codegen.deferred import inlined
 from qcompiler.runtime.codegen.rescale import PARAMETERS, RESIDUAL_PARAMETERS
 from qcompiler.runtime.codegen.staging import stage_activations
@@ -33,56 +35,20 @@ PARTIAL_BYTES = 4096
 PARTIAL_RESIDUALS = 2048
 """Where the latter are: results that residuals are added to have 8 bits, and fill at most as much."""
 
-WORDS = (
-    "x",
-    "residual",
-    "out",
-    "weights",
-    "records",
-    "tiles",
-    "offsets",
-    "scratch",
-    *PARAMETERS,
-    *RESIDUAL_PARAMETERS,
-    "scratch_bytes",
-    "share_limit",
-    "by_tiles",
-    "staging",
-    "flip_in",
-    "zp_in",
-    "item_bytes",
-    "units",
-    "image_units",
-    "block_units",
-    "staged_units",
-    "unit_pixels",
-    "tile_count",
-    "run_count",
-    "step_bytes",
-    "panel_bytes",
-    "panels_bytes",
-    "staged_run_count",
-    "staged_run_bytes",
-    "register_rows",
-    "image_bytes",
-    "unit_bytes",
-    "out_stride",
-    "out_unit_bytes",
-    "segment_pixels",
-    "cin",
-    "column_step",
-    "height",
-    "row_items",
-    "row_step",
-    "window_rows",
-    "pad_top",
-    "pad_left",
-    "pad_right",
-    "pixel_bytes",
+_GROUPS = (
+    ("x", "residual", "out", "weights", "records", "tiles", "offsets", "scratch"),
+    PARAMETERS,
+    RESIDUAL_PARAMETERS,
+    ("scratch_bytes", "share_limit", "by_tiles", "staging", "flip_in", "zp_in", "item_bytes"),
+    ("units", "image_units", "block_units", "staged_units", "unit_pixels"),
+    ("tile_count", "run_count", "step_bytes", "panel_bytes", "panels_bytes"),
+    ("staged_run_count", "staged_run_bytes", "register_rows"),
+    ("image_bytes", "unit_bytes", "out_stride", "out_unit_bytes", "segment_pixels"),
+    ("cin", "column_step", "height", "row_items", "row_step", "window_rows"),
+    ("pad_top", "pad_left", "pad_right", "pixel_bytes"),
 )
-
-
-_load_words = word_loader(len(WORDS))
+WORDS = tuple(chain.from_iterable(_GROUPS))
+_load_words = word_loader(_GROUPS)
 _PARAMETERS_OFFSET = 8 * WORDS.index(PARAMETERS[0])
 
 
@@ -105,14 +71,18 @@ def next_tiles(pixel: int, pixels: int, full: int, least: int) -> tuple[int, int
 @kernel("int_conv", words=WORDS, per_isa=True)
 def int_conv(operands: int, share: int, shares: int) -> None:  # noqa: C901, PLR0912, PLR0915 - one hot loop
     """Convolution or matrix product of 8-bit activations (NHWC) and s8 weights, see `convolution_plan`."""
-    x, residual, out, weights, records, tiles, runs, scratch = _load_words(operands)[:8]
-    scratch_bytes, share_limit, by_tiles, staging, flip_in, zp_in, item_bytes = _load_words(operands)[18:25]
-    units, image_units, block_units, staged_units, unit_pixels = _load_words(operands)[25:30]
-    tile_count, run_count, step_bytes, panel_bytes, panels_bytes = _load_words(operands)[30:35]
-    staged_run_count, staged_run_bytes, register_rows = _load_words(operands)[35:38]
-    image_bytes, unit_bytes, out_stride, out_unit_bytes, segment_pixels = _load_words(operands)[38:43]
-    cin, column_step, height, row_items, row_step, window_rows = _load_words(operands)[43:49]
-    pad_top, pad_left, pad_right, pixel_bytes = _load_words(operands)[49:]
+    (
+        (x, residual, out, weights, records, tiles, runs, scratch),
+        _parameters,
+        _residual_parameters,
+        (scratch_bytes, share_limit, by_tiles, staging, flip_in, zp_in, item_bytes),
+        (units, image_units, block_units, staged_units, unit_pixels),
+        (tile_count, run_count, step_bytes, panel_bytes, panels_bytes),
+        (staged_run_count, staged_run_bytes, register_rows),
+        (image_bytes, unit_bytes, out_stride, out_unit_bytes, segment_pixels),
+        (cin, column_step, height, row_items, row_step, window_rows),
+        (pad_top, pad_left, pad_right, pixel_bytes),
+    ) = _load_words(operands)
     rows = runs + 8 * run_count
     staged_runs = rows + 8 * block_units * unit_pixels
 

@@ -5,6 +5,8 @@ the blocks of channels where rows are few. A step computes one vector, or one in
 channels of one pixel or, if they are few, of several neighbouring pixels.
 """
 
+from itertools import chain
+
 from qcompiler.runtime.codegen.deferred import inlined
 from qcompiler.runtime.codegen.depthwise_columns import depthwise_columns
 from qcompiler.runtime.codegen.depthwise_tile import depthwise_row
@@ -20,58 +22,32 @@ step, and with columns the variant for a single row."""
 PARTIAL_BYTES = 256
 """At the start of a share's scratch, room for a block that is wider than what it stores."""
 
-WORDS = (
-    "x",
-    "out",
-    "weights",
-    "records",
-    "tiles",
-    "taps",
-    "scratch",
-    *PARAMETERS,
-    "scratch_bytes",
-    "share_limit",
-    "by_tiles",
-    "staged",
-    "outside_bytes",
-    "flip_in",
-    "zp_in",
-    "units",
-    "image_units",
-    "block_units",
-    "unit_pixels",
-    "by_columns",
-    "paired",
-    "step_bytes",
-    "tile_count",
-    "tap_groups",
-    "image_bytes",
-    "out_stride",
-    "column_bytes",
-    "pixel_step",
-    "height",
-    "row_items",
-    "row_step",
-    "window_rows",
-    "pad_top",
-    "pad_left",
-    "pad_right",
-    "channels",
-    "pixel_bytes",
+_GROUPS = (
+    ("x", "out", "weights", "records", "tiles", "taps", "scratch"),
+    PARAMETERS,
+    ("scratch_bytes", "share_limit", "by_tiles", "staged", "outside_bytes", "flip_in", "zp_in"),
+    ("units", "image_units", "block_units", "unit_pixels", "by_columns", "paired"),
+    ("step_bytes", "tile_count", "tap_groups", "image_bytes", "out_stride", "column_bytes"),
+    ("pixel_step", "height", "row_items", "row_step", "window_rows"),
+    ("pad_top", "pad_left", "pad_right", "channels", "pixel_bytes"),
 )
-_load_words = word_loader(len(WORDS))
+WORDS = tuple(chain.from_iterable(_GROUPS))
+_load_words = word_loader(_GROUPS)
 _PARAMETERS_OFFSET = 8 * WORDS.index(PARAMETERS[0])
 
 
 @kernel("int_depthwise", words=WORDS, per_isa=True)
-def int_depthwise(operands: int, share: int, shares: int) -> None:  # noqa: PLR0915 - one hot loop
+def int_depthwise(operands: int, share: int, shares: int) -> None:
     """Depthwise convolution of 8-bit activations (NHWC) and s8 weights, see `depthwise_plan`."""
-    x, out, weights, records, tiles, taps, scratch = _load_words(operands)[:7]
-    scratch_bytes, share_limit, by_tiles, staged, outside_bytes, flip_in, zp_in = _load_words(operands)[15:22]
-    units, image_units, block_units, unit_pixels, by_columns, paired = _load_words(operands)[22:28]
-    step_bytes, tile_count, tap_groups, image_bytes, out_stride, column_bytes = _load_words(operands)[28:34]
-    pixel_step, height, row_items, row_step, window_rows, pad_top, pad_left = _load_words(operands)[34:41]
-    pad_right, channels, pixel_bytes = _load_words(operands)[41:]
+    (
+        (x, out, weights, records, tiles, taps, scratch),
+        _parameters,
+        (scratch_bytes, share_limit, by_tiles, staged, outside_bytes, flip_in, zp_in),
+        (units, image_units, block_units, unit_pixels, by_columns, paired),
+        (step_bytes, tile_count, tap_groups, image_bytes, out_stride, column_bytes),
+        (pixel_step, height, row_items, row_step, window_rows),
+        (pad_top, pad_left, pad_right, channels, pixel_bytes),
+    ) = _load_words(operands)
     parameters = operands + _PARAMETERS_OFFSET
 
     if share >= share_limit:

@@ -9,6 +9,7 @@ on store, because Numba's arithmetic is int64 anyway; floats stay as they are. T
     base = load_s64(operands, 3)
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 from llvmlite import ir
@@ -59,15 +60,21 @@ store_f32, store_f64 = map(_make_store, (_F32, _F64))
 store_s8 = store_u8  # both are the low 8 bits
 
 
-def word_loader(count: int) -> Any:  # noqa: ANN401 - a Numba intrinsic
-    """An intrinsic from the address of a kernel's operands to a tuple of its `count` words."""
+def word_loader(groups: Sequence[Sequence[str]]) -> Any:  # noqa: ANN401 - a Numba intrinsic
+    """An intrinsic from the address of a kernel's operands, words in groups, to a tuple with a tuple for each group.
 
-    @emitted(types.UniTuple(types.int64, count), types.int64)
+    So the names that a kernel unpacks stand in the same order as those of its words, line by line. Groups must not all
+    have the same size: Numba has another kind of tuple for that.
+    """
+    sizes = [len(group) for group in groups]
+
+    @emitted(types.Tuple([types.UniTuple(types.int64, size) for size in sizes]), types.int64)
     def load_words(builder: ir.IRBuilder, operands: ir.Value) -> ir.Value:
-        words = ir.Constant(ir.ArrayType(_I64, count), ir.Undefined)
-        for index in range(count):
+        words = ir.Constant(ir.LiteralStructType([ir.ArrayType(_I64, size) for size in sizes]), ir.Undefined)
+        places = [(group, at) for group, size in enumerate(sizes) for at in range(size)]
+        for index, place in enumerate(places):
             word = builder.load(_element(builder, operands, ir.Constant(_I64, index), _I64), typ=_I64)
-            words = builder.insert_value(words, word, index)
+            words = builder.insert_value(words, word, place)
         return words
 
     return load_words

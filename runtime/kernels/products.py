@@ -9,6 +9,8 @@ and b' = b − zp_b, sums over terms are
 of which the second and third term are a column's bias, and the last is added to all of a row. All of it is modulo 2^32.
 """
 
+from itertools import chain
+
 from qcompiler.runtime.codegen.columns import (
     TRANSPOSED_GROUPS,
     column_biases,
@@ -38,31 +40,21 @@ they are fewer than the tile's (else 0), bytes of a row in the tile, columns."""
 
 _ENTRY_BYTES = 8 * PRODUCT_TILE_WORDS
 
-PACK_WORDS = (
-    "source",
-    "packed",
-    "tiles",
-    "matrices",
-    "matrix_count",
-    "matrix_bytes",
-    "tile_count",
-    "terms",
-    "term_step",
-    "column_step",
-    "lanes",
-    "group",
-    "flip",
-    "factor",
-    "base",
+_PACK_GROUPS = (
+    ("source", "packed", "tiles", "matrices", "matrix_count", "matrix_bytes", "tile_count"),
+    ("terms", "term_step", "column_step", "lanes", "group", "flip", "factor", "base"),
 )
-_load_pack_words = word_loader(len(PACK_WORDS))
+PACK_WORDS = tuple(chain.from_iterable(_PACK_GROUPS))
+_load_pack_words = word_loader(_PACK_GROUPS)
 
 
 @kernel("int_product_pack", words=PACK_WORDS, per_isa=True)
 def int_product_pack(operands: int, share: int, shares: int) -> None:
     """Pack matrices: `matrices` is s64[matrix_count], the byte offset of each."""
-    source, packed, tiles, matrices, matrix_count, matrix_bytes, tile_count = _load_pack_words(operands)[:7]
-    terms, term_step, column_step, lanes, group, flip, factor, base = _load_pack_words(operands)[7:]
+    (
+        (source, packed, tiles, matrices, matrix_count, matrix_bytes, tile_count),
+        (terms, term_step, column_step, lanes, group, flip, factor, base),
+    ) = _load_pack_words(operands)
     whole, groups = terms // group, (terms + group - 1) // group
     items = matrix_count * tile_count
     for item in range(items * share // shares, items * (share + 1) // shares):
@@ -116,38 +108,15 @@ def _pack_elements(  # noqa: PLR0913, PLR0917 - a kernel's inner call has no str
                         store_s16(target, at, value)
 
 
-PRODUCT_WORDS = (
-    "a",
-    "packed",
-    "out",
-    "scratch",
-    "record",
-    "tiles",
-    "jobs",
-    "offsets",
-    *PARAMETERS,
-    "scratch_bytes",
-    "job_count",
-    "rows",
-    "block_rows",
-    "blocks",
-    "chunks",
-    "tile_count",
-    "terms",
-    "row_step",
-    "staged",
-    "flip_a",
-    "item_bytes",
-    "pitch",
-    "run_bytes",
-    "register_rows",
-    "register_bytes",
-    "row_vectors",
-    "row_factor",
-    "out_step",
-    "itemsize",
+_PRODUCT_GROUPS = (
+    ("a", "packed", "out", "scratch", "record", "tiles", "jobs", "offsets"),
+    PARAMETERS,
+    ("scratch_bytes", "job_count", "rows", "block_rows", "blocks", "chunks", "tile_count"),
+    ("terms", "row_step", "staged", "flip_a", "item_bytes", "pitch", "run_bytes"),
+    ("register_rows", "register_bytes", "row_vectors", "row_factor", "out_step", "itemsize"),
 )
-_load_words = word_loader(len(PRODUCT_WORDS))
+PRODUCT_WORDS = tuple(chain.from_iterable(_PRODUCT_GROUPS))
+_load_words = word_loader(_PRODUCT_GROUPS)
 _PARAMETERS_OFFSET = 8 * PRODUCT_WORDS.index(PARAMETERS[0])
 
 
@@ -157,10 +126,13 @@ def int_product(operands: int, share: int, shares: int) -> None:
 
     A unit is a block of rows of one job by a chunk of its tiles.
     """
-    a, packed, out, scratch, record, tiles, jobs, offsets = _load_words(operands)[:8]
-    scratch_bytes, job_count, rows, block_rows, blocks, chunks, tile_count = _load_words(operands)[16:23]
-    terms, row_step, staged, flip_a, item_bytes, pitch, run_bytes = _load_words(operands)[23:30]
-    register_rows, register_bytes, row_vectors, row_factor, out_step, itemsize = _load_words(operands)[30:]
+    (
+        (a, packed, out, scratch, record, tiles, jobs, offsets),
+        _parameters,
+        (scratch_bytes, job_count, rows, block_rows, blocks, chunks, tile_count),
+        (terms, row_step, staged, flip_a, item_bytes, pitch, run_bytes),
+        (register_rows, register_bytes, row_vectors, row_factor, out_step, itemsize),
+    ) = _load_words(operands)
 
     units = job_count * blocks * chunks
     unit, last_unit = units * share // shares, units * (share + 1) // shares

@@ -26,14 +26,14 @@ from qcompiler.runtime.kernels.memory import (
 )
 from qcompiler.runtime.kernels.registry import kernel, kernel_named
 
-WORDS = ("u8", "s8", "s16", "s32", "s64", "f32", "wide", "at")
-_load_words = word_loader(len(WORDS))
+GROUPS = ("u8", "s8", "s16"), ("s32", "s64", "f32", "wide", "at")
+_load_words = word_loader(GROUPS)
 
 
-@kernel("test_memory.load_and_store", words=WORDS)
+@kernel("test_memory.load_and_store", words=(*GROUPS[0], *GROUPS[1]))
 def load_and_store(operands: int, share: int, _shares: int) -> None:
     """wide[i] = the element `at` of the i-th array, then that plus `share` to the next element."""
-    u8, s8, s16, s32, s64, f32, wide, at = _load_words(operands)
+    (u8, s8, s16), (s32, s64, f32, wide, at) = _load_words(operands)
     store_s64(wide, 0, load_u8(u8, at))
     store_s64(wide, 1, load_s8(s8, at))
     store_s64(wide, 2, load_s16(s16, at))
