@@ -16,7 +16,7 @@ from qcompiler.errors import RuntimeInputError
 from qcompiler.ir.types import AnyArray, format_shape
 from qcompiler.runtime.cores import thread_count, usable_processors
 from qcompiler.runtime.planner import Placement, place
-from qcompiler.runtime.program import Buffer, Program, Storage, empty_aligned
+from qcompiler.runtime.program import ALIGNMENT, Buffer, Program, Storage, address_of, empty_aligned
 from qcompiler.runtime.threads import Context, Schedule, compile_loops
 from qcompiler.runtime.verify import verify_placement, verify_program
 
@@ -84,6 +84,8 @@ class Plan:
             [len(i.operands) for i in program.instructions],
             self.threads,
         )
+        self._dtypes = [port.buffer.dtype.numpy for port in program.inputs]
+        self._shapes = [port.buffer.shape for port in program.inputs]
         # More calls at a time than processors make and drop instances of their own.
         self._free: deque[_Instance] = deque(maxlen=usable_processors())
 
@@ -137,17 +139,21 @@ class Plan:
             position += len(self._code.words[instruction.kernel])
         return instance.time(arrays, calls, rounds)
 
+    def takes(self, inputs: Sequence[AnyArray]) -> bool:
+        """Whether these are arrays for all input ports, of the right dtypes and shapes."""
+        return [a.shape for a in inputs] == self._shapes and [a.dtype for a in inputs] == self._dtypes
+
     def _checked(self, inputs: Sequence[AnyArray]) -> list[AnyArray]:
-        ports = self.program.inputs
-        if len(inputs) != len(ports):
-            raise RuntimeInputError(f"{len(inputs)} arrays were given for {len(ports)} inputs")
-        for port, array in zip(ports, inputs, strict=True):
-            buffer = port.buffer
-            if array.dtype != buffer.dtype.numpy or array.shape != buffer.shape:
-                raise RuntimeInputError(
-                    f"input {port.name!r} is {array.dtype}{format_shape(array.shape)}, but must be"
-                    f" {buffer.dtype.numpy}{format_shape(buffer.shape)}"
-                )
+        if not self.takes(inputs):
+            ports = self.program.inputs
+            if len(inputs) != len(ports):
+                raise RuntimeInputError(f"{len(inputs)} arrays were given for {len(ports)} inputs")
+            for port, array, dtype, shape in zip(ports, inputs, self._dtypes, self._shapes, strict=True):
+                if array.dtype != dtype or array.shape != shape:
+                    raise RuntimeInputError(
+                        f"input {port.name!r} is {array.dtype}{format_shape(array.shape)}, but must be"
+                        f" {dtype}{format_shape(shape)}"
+                    )
         # Kernels want contiguous elements at multiples of their size, in the caller's array too.
         return [a if a.flags.carray else np.require(a, requirements=("C", "ALIGNED")) for a in inputs]
 
@@ -231,33 +237,37 @@ class _Result:
             results.append(_Result(root.id, is_owner, buffer.shape, buffer.dtype.numpy, buffer.root_offset))
         return results
 
-    def taken_from(self, memory: AnyArray) -> AnyArray:
-        array: AnyArray = np.ndarray(self.shape, self.dtype, memory, self.offset)
+    def taken_from(self, memory: AnyArray, start: int) -> AnyArray:
+        """The array in the root buffer that begins `start` bytes into `memory`."""
+        array: AnyArray = np.ndarray(self.shape, self.dtype, memory, start + self.offset)
         return array if self.is_owner else array.copy()
+
+
+_Place = tuple[AnyArray, int]
+"""Memory, and the byte in it where a root buffer begins."""
 
 
 class _Instance:
     """What one call at a time needs: an arena, the operand words with its addresses, counters for helpers."""
 
     def __init__(self, program: Program, placement: Placement, table: _OperandTable, schedule: Schedule) -> None:
-        self._ports = table.ports
         self._states = table.states
         self._lane = 0
-        self._inputs = [port.buffer.id for port in program.inputs]
+        self._inputs = [(port.buffer.id, table.ports.get(port.buffer.id, [])) for port in program.inputs]
         self._results = _Result.all_of(program)
-        self._sizes = {r.root: program.buffers[r.root].nbytes for r in self._results if r.is_owner}
+        owned = [result.root for result in self._results if result.is_owner]
+        self._owned = [(root, program.buffers[root].nbytes, table.ports.get(root, [])) for root in owned]
         arena = empty_aligned(placement.peak_bytes)
         self._words = table.template.copy()
         positions, offsets = table.arena
         self._words[positions] = arena.ctypes.data + offsets
         self._context = Context(schedule, self._words, memory=(program, arena))
-        self._fixed: dict[int, AnyArray] = {}  # memory of outputs that the caller does not bring
+        self._fixed: dict[int, _Place] = {}  # of outputs that the caller does not bring
         for result in self._results:
             if result.root in program.constants:
-                self._fixed[result.root] = program.constants[result.root]
+                self._fixed[result.root] = program.constants[result.root], 0
             elif result.root in placement.offsets:
-                offset = placement.offsets[result.root]
-                self._fixed[result.root] = arena[offset : offset + program.buffers[result.root].nbytes]
+                self._fixed[result.root] = arena, placement.offsets[result.root]
 
     def run(self, arrays: Sequence[AnyArray], lane: int) -> list[AnyArray]:
         """Run the program on contiguous arrays of the right dtypes and shapes."""
@@ -267,7 +277,7 @@ class _Instance:
             self._words[positions] += (lane - self._lane) * strides
             self._lane = lane
         self._context.run()
-        return [result.taken_from(memory[result.root]) for result in self._results]
+        return [result.taken_from(*memory[result.root]) for result in self._results]
 
     def time(
         self, arrays: Sequence[AnyArray], calls: Sequence[tuple[Callable[[int, int, int], None], int]], rounds: int
@@ -284,17 +294,22 @@ class _Instance:
         del memory
         return least
 
-    def _bind(self, arrays: Sequence[AnyArray]) -> dict[int, AnyArray]:
-        """Let the operand words point at inputs and new outputs; returns the memory of each root buffer of a port."""
-        memory = dict(zip(self._inputs, arrays, strict=True))
-        for root, nbytes in self._sizes.items():
-            memory[root] = empty_aligned(nbytes)
-        for root, array in memory.items():
-            address = array.ctypes.data
-            for position, offset in self._ports.get(root, ()):
+    def _bind(self, arrays: Sequence[AnyArray]) -> "dict[int, _Place]":
+        """Let the operand words point at inputs and new outputs; returns where each root buffer of a port is."""
+        places = self._fixed.copy()
+        for (root, used), array in zip(self._inputs, arrays, strict=True):
+            address = address_of(array)
+            for position, offset in used:
                 self._words[position] = address + offset
-        memory.update(self._fixed)
-        return memory
+            places[root] = array, 0
+        for root, nbytes, used in self._owned:
+            memory = np.empty(nbytes + ALIGNMENT, np.uint8)
+            address = address_of(memory)
+            start = -address % ALIGNMENT
+            for position, offset in used:
+                self._words[position] = address + start + offset
+            places[root] = memory, start
+        return places
 
 
 class PlanCache:
@@ -343,6 +358,14 @@ class PlanCache:
                     plan = Plan(program, self._threads, progress=self._progress, code=code)
                     self._keep(shapes, plan)
         return plan
+
+    def known_for(self, inputs: Sequence[object]) -> Plan | None:
+        """The plan for these arrays, if there is one; None as well if one of them is no array or of another dtype."""
+        arrays = [array for array in inputs if isinstance(array, np.ndarray)]
+        if len(arrays) < len(inputs):
+            return None
+        plan = self._known(tuple([array.shape for array in arrays]))
+        return plan if plan is not None and plan.takes(arrays) else None
 
     def run(self, inputs: Sequence[AnyArray], lane: int = 0) -> list[AnyArray]:
         """Run on arrays of any shapes that `build` accepts; see `Plan.run`."""

@@ -17,6 +17,7 @@ Grammar of the printed form (`Program.text`)::
     written     = "%" id { ", %" id }
 """
 
+import ctypes
 import enum
 import math
 from collections.abc import Mapping, Sequence
@@ -273,6 +274,13 @@ def empty_aligned(nbytes: int) -> npt.NDArray[np.uint8]:
     raw = np.empty(nbytes + ALIGNMENT, np.uint8)
     skip = -raw.ctypes.data % ALIGNMENT
     return raw[skip : skip + nbytes]
+
+
+def address_of(array: AnyArray) -> int:
+    """Where a contiguous array begins, as `array.ctypes.data` says in three times the time."""
+    if array.flags.writeable and array.nbytes:
+        return ctypes.addressof(ctypes.c_char.from_buffer(array.data))
+    return int(array.ctypes.data)
 
 
 def aligned(array: AnyArray) -> AnyArray:

@@ -6,7 +6,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from qcompiler.ir import AnyArray, Graph
-from qcompiler.ir.types import bind_shape, split_dim
+from qcompiler.ir.types import DType, bind_shape, split_dim
 from qcompiler.runtime.cores import thread_count
 from qcompiler.runtime.interpreter import Code, Plan, PlanCache, Shapes, compile_code
 from qcompiler.runtime.planner import Placement, place
@@ -58,6 +58,9 @@ class Session:
         self._store = ProgramStore(graph) if keep else None
         self._on_kernel = None if progress is None else _KernelProgress(progress)
         self._plans = PlanCache(self._program, self.threads, progress=self._on_kernel)
+        self._inputs = tuple(value.name for value in graph.inputs)
+        self._outputs = graph.output_names
+        self._checks_values = any(value.type.dtype is DType.S4 for value in graph.inputs)
 
     def run(self, feeds: Mapping[str, AnyArray], lane: int = 0) -> dict[str, AnyArray]:
         """The graph's outputs by their public names, for an array for each input.
@@ -69,9 +72,14 @@ class Session:
                 a symbolic dimension.
             UnsupportedOpError: no kernel can run a node.
         """
-        bind_feeds(self.graph, feeds)
-        results = self._plans.run([feeds[value.name] for value in self.graph.inputs], lane)
-        return dict(zip(self.graph.output_names, results, strict=True))
+        arrays = [feeds.get(name) for name in self._inputs]
+        plan = None
+        if len(feeds) == len(arrays) and not self._checks_values:  # else something is missing, unknown or to be checked
+            plan = self._plans.known_for(arrays)
+        if plan is None:
+            plan = self.plan_for(bind_feeds(self.graph, feeds))
+        results = plan.run([feeds[name] for name in self._inputs], lane)
+        return dict(zip(self._outputs, results, strict=True))
 
     def prepare(self, feeds: Mapping[str, AnyArray]) -> None:
         """Make the plan that `run` takes for feeds of these shapes; raises as `run` does."""

@@ -15,6 +15,7 @@ from qcompiler.runtime.program import (
     Port,
     Program,
     Storage,
+    address_of,
     aligned,
     empty_aligned,
 )
@@ -134,6 +135,14 @@ def test_one_array_is_one_constant():
     array = np.arange(6, dtype=np.int8)
     assert build.constant("a", array) is build.constant("b", array)
     assert build.constant("c", array.copy()) is not build.constant("a", array)
+
+
+def test_address_of_an_array() -> None:
+    array = np.arange(12, dtype=np.int16).reshape(3, 4)
+    read_only, empty = array.copy(), np.empty((0, 4), np.float32)
+    read_only.flags.writeable = False
+    for each in (array, array[1:], read_only, empty):
+        assert address_of(each) == each.ctypes.data
 
 
 def test_alignment():
