@@ -54,12 +54,18 @@ def test_plans_are_kept_by_shape(graph):
         ({"a": np.zeros((1, 2), np.float32)}, r"'a' has shape .*expected \[N,2,W\]"),
         ({"b": np.zeros((2, 2, 4), np.float32)}, "'b' has shape .*: N is 1 elsewhere"),
         ({"b": np.zeros((1, 2, 5), np.float32)}, "'b' has shape .*: W is 4 elsewhere"),
+        ({"b": [[[0.0] * 4] * 2]}, "'b' is a list, not a NumPy array"),
+        ({"b": np.zeros((1, 2, 4), ">f4")}, "input 'b' is >f4, expected float32"),
     ],
 )
-def test_wrong_inputs_are_named(graph, change, message):
-    feeds = {name: array for name, array in (feeds_of(1, 4) | change).items() if array is not None}
+@pytest.mark.parametrize("has_run", [False, True])
+def test_wrong_inputs_are_named(graph, change, message, has_run):
+    session, good = Session(graph, threads=1), feeds_of(1, 4)
+    if has_run:  # then a call with these shapes has a plan, and is checked in less time
+        session.run(good)
+    feeds = {name: array for name, array in (good | change).items() if array is not None}
     with pytest.raises(RuntimeInputError, match=message):
-        Session(graph, threads=1).run(feeds)
+        session.run(feeds)
 
 
 def test_threads_must_be_positive(graph):
