@@ -58,14 +58,11 @@ VARIANTS = tuple(
 )
 
 
-@emitted(types.void, *[types.int64] * 16)
+@emitted(types.void, types.int64, types.UniTuple(types.int64, 4), *[types.int64] * 11)
 def depthwise_columns(  # noqa: PLR0913, PLR0917 - a kernel's inner call has no structs
     builder: ir.IRBuilder,
     variant: ir.Value,
-    row0: ir.Value,
-    row1: ir.Value,
-    row2: ir.Value,
-    row3: ir.Value,
+    rows: ir.Value,
     row_bytes: ir.Value,
     outside: ir.Value,
     start: ir.Value,
@@ -83,10 +80,8 @@ def depthwise_columns(  # noqa: PLR0913, PLR0917 - a kernel's inner call has no 
     Args:
         builder: at the place of the call.
         variant: index into `VARIANTS`.
-        row0: address of the first channel of an input row's first pixel.
-        row1: of the next row.
-        row2: of the row after that.
-        row3: of the row after that; read for two output rows only.
+        rows: addresses of four input rows, of their first pixel's first channel; the last is read for two output rows
+            only.
         row_bytes: of a row; the bytes of pixels before and behind it are read from `outside`.
         outside: address of a vector of bytes.
         start: bytes from the beginning of a row to the first pixel of the first window, negative left of it.
@@ -108,8 +103,8 @@ def depthwise_columns(  # noqa: PLR0913, PLR0917 - a kernel's inner call has no 
         entry = builder.append_basic_block(f"pieces{form.pieces}_stride{form.stride}_rows{form.rows}")
         switch.add_case(constant(index), entry)
         builder.position_at_end(entry)
-        rows = (row0, row1, row2, row3)[: COLUMNS - 1 + form.rows]
-        source = _Source(p, form, rows, row_bytes, outside, column_bytes)
+        read = tuple(builder.extract_value(rows, row) for row in range(COLUMNS - 1 + form.rows))
+        source = _Source(p, form, read, row_bytes, outside, column_bytes)
         first = [
             [source.vectors(builder, start, stream, ahead) for ahead in range(form.vectors_ahead(stream))]
             for stream in range(form.stride)

@@ -107,10 +107,12 @@ def int_depthwise(operands: int, share: int, shares: int) -> None:
                     if by_columns:
                         depthwise_columns(
                             load_s64(entry, 5) + pair,
-                            _row(pixels, y, rows, pitch, stage) + channel,
-                            _row(pixels, y + 1, rows, pitch, stage) + channel,
-                            _row(pixels, y + 2, rows, pitch, stage) + channel,
-                            _row(pixels, y + 3, rows, pitch, stage) + channel,
+                            (
+                                _row(pixels, y, rows, pitch, stage) + channel,
+                                _row(pixels, y + 1, rows, pitch, stage) + channel,
+                                _row(pixels, y + 2, rows, pitch, stage) + channel,
+                                _row(pixels, y + 3, rows, pitch, stage) + channel,
+                            ),
                             pitch,
                             stage,
                             first * pixel_step - left,

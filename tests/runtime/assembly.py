@@ -25,7 +25,7 @@ def assembly_of(
     """One function that does what the intrinsic does, for a primitive and a CPU; `first` fixes its first argument."""
     binding.initialize_all_targets()
     binding.initialize_all_asmprinters()
-    kinds = [ir.FloatType() if p == types.float32 else ir.IntType(64) for p in parameters]
+    kinds = [_kind_of(p) for p in parameters]
     module = ir.Module()
     module.triple = triple
     function = ir.Function(module, ir.FunctionType(ir.VoidType(), kinds), "code")
@@ -44,3 +44,9 @@ def assembly_of(
     passes.getModulePassManager().run(parsed, passes)
     text: str = machine.emit_assembly(parsed)
     return text
+
+
+def _kind_of(parameter: types.Type) -> ir.Type:
+    if isinstance(parameter, types.UniTuple):
+        return ir.ArrayType(_kind_of(parameter.dtype), parameter.count)
+    return ir.FloatType() if parameter == types.float32 else ir.IntType(64)

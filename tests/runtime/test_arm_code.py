@@ -16,7 +16,10 @@ CPUS = {"neon": "cortex-a72", "neon_dot": "neoverse-n1", "neon_i8mm": "neoverse-
 INTEGER = {
     "matrix": (tile.matrix_tiles, [types.int64] * 16),
     "depthwise": (depthwise_tile.depthwise_row, [types.int64] * 10),
-    "columns": (depthwise_columns.depthwise_columns, [types.int64] * 16),
+    "columns": (
+        depthwise_columns.depthwise_columns,
+        [types.int64, types.UniTuple(types.int64, 4), *[types.int64] * 11],
+    ),
 }
 FLOAT = {
     "product": (float_tile.product_tile, [types.int64] * 12 + [types.float32] * 2),
