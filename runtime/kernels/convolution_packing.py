@@ -247,9 +247,9 @@ def _entries(
 
 
 def _in_groups(runs: S8, group: int) -> S8:
-    """s8[cout, run, item] to s8[cout, run, group of items, item]; the last group is filled up with zeros."""
+    """s8[cout, run, item] to s8[cout, run, group of items, item], contiguous; the last group ends in zeros."""
     padded = np.pad(runs, ((0, 0), (0, 0), (0, -runs.shape[2] % group)))
-    return padded.reshape(*runs.shape[:2], -1, group)
+    return np.ascontiguousarray(padded).reshape(*runs.shape[:2], -1, group)
 
 
 def _used(weight: S8, taps: int, group: int) -> tuple[slice, slice]:

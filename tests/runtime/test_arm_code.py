@@ -5,6 +5,7 @@ That their packing, tails and epilogue are right is tested in plain IR, see `tes
 
 import re
 from functools import cache
+from typing import Any
 
 import pytest
 from numba import types
@@ -13,7 +14,7 @@ from qcompiler.runtime.codegen import depthwise_columns, depthwise_tile, float_t
 from tests.runtime.assembly import ARM, assembly_of
 
 CPUS = {"neon": "cortex-a72", "neon_dot": "neoverse-n1", "neon_i8mm": "neoverse-v2", "generic": "cortex-a53"}
-INTEGER = {
+INTEGER: dict[str, tuple[Any, list[types.Type]]] = {
     "matrix": (tile.matrix_tiles, [types.int64] * 16),
     "depthwise": (depthwise_tile.depthwise_row, [types.int64] * 10),
     "columns": (
@@ -21,7 +22,7 @@ INTEGER = {
         [types.int64, types.UniTuple(types.int64, 4), *[types.int64] * 11],
     ),
 }
-FLOAT = {
+FLOAT: dict[str, tuple[Any, list[types.Type]]] = {
     "product": (float_tile.product_tile, [types.int64] * 12 + [types.float32] * 2),
     "window": (float_tile.window_tile, [types.int64] * 8 + [types.float32] * 3),
 }
