@@ -330,6 +330,19 @@ def test_convolution_into_blocks_of_pixels(isa_name: str, layer: Layer, blocks, 
     assert np.array_equal(result, y.reshape(batch, height * blocks[0], width * blocks[1], channels))
 
 
+@pytest.mark.parametrize("isa_name", PRIMITIVES)
+@pytest.mark.parametrize(("kernel", "dilations"), [((3, 1), (1, 1)), ((2, 3), (1, 2))])
+def test_convolution_to_one_channel(isa_name: str, kernel: tuple[int, int], dilations: tuple[int, int]):
+    """NumPy takes its weights, transposed, for an array in Fortran's order."""
+    layer = Layer(
+        1, (5, 6), kernel, (1, 1), (0, 0, 0, 0), dilations, 1, 5, 1, DType.U8, 3, DType.S32, 0, 0, 0, shares=1, seed=1
+    )
+    x, weight, bias, requantization = random_operands(layer)
+    plan = conv_plan(layer, isa_name, weight, bias, requantization)
+    result = execute(plan, isa_name, x, layer.dtype, layer.shares)
+    assert np.array_equal(result, expected(layer, x, weight, bias, requantization))
+
+
 def test_no_time_is_spent_on_taps_that_are_zero():
     """The filters of a 4x4 kernel with stride 2 have 2x2 of 3x3 taps each, those of a kernel of zeros none."""
     weight = np.zeros((4, 32, 8, 3, 3), np.int8)
