@@ -8,10 +8,11 @@ from pathlib import Path
 import onnx
 import onnx.inliner
 from google.protobuf.message import DecodeError, EncodeError, Message
-from onnx import GraphProto, ModelProto, NodeProto
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto
 
 from qcompiler.errors import ModelError
 from qcompiler.importer.external_data import locate_external
+from qcompiler.importer.tensors import BITS
 
 OLDEST_OPSET = 7
 _LARGE_TENSOR = 4096  # elements
@@ -230,18 +231,27 @@ def _run_checker(model: ModelProto, label: str, folder: Path | None) -> None:
 def _without_elements(model: ModelProto) -> ModelProto:
     """A copy that has large initializers without elements, which would take longer to copy and parse than all else.
 
-    Of these the checker compares their number with the shape, as `tensors.decode` does once more.
+    Their number is compared with the shape by `tensors.decode`, if they are used, and roughly here in any case.
     """
     light = ModelProto()
     _copy_fields(model, light, but="graph")
     _copy_fields(model.graph, light.graph, but="initializer")
     for tensor in model.graph.initializer:
-        is_raw = tensor.HasField("raw_data") and not any(getattr(tensor, field) for field in _TYPED_FIELDS)
-        if is_raw and math.prod(tensor.dims) > _LARGE_TENSOR:
+        if _is_large(tensor):
             light.graph.initializer.add(name=tensor.name, data_type=tensor.data_type, dims=(0,), raw_data=b"")
         else:
             light.graph.initializer.append(tensor)
     return light
+
+
+def _is_large(tensor: TensorProto) -> bool:
+    """Whether it has many elements, all of them raw: one that is not what it says is left to the checker."""
+    if tensor.data_type not in BITS or min(tensor.dims, default=0) < 0:
+        return False
+    if not tensor.HasField("raw_data") or any(getattr(tensor, field) for field in _TYPED_FIELDS):
+        return False
+    elements = math.prod(map(int, tensor.dims))
+    return elements > _LARGE_TENSOR and int(tensor.ByteSize()) > elements * BITS[tensor.data_type] // 8
 
 
 def _copy_fields(source: Message, target: Message, *, but: str) -> None:

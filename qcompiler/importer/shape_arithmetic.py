@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from onnx import TensorProto, helper
+from onnx import helper
 
 from qcompiler.errors import ModelError
 from qcompiler.importer.known import (
@@ -26,6 +26,7 @@ from qcompiler.importer.node_reader import NodeReader, Unsupported
 from qcompiler.importer.registry import evaluator, importer
 from qcompiler.importer.subscripts import read_slice, split_sizes
 from qcompiler.importer.targets import flattened, reshape_target, squeezed, unsqueezed
+from qcompiler.importer.tensors import BITS, dtype_name
 from qcompiler.ir import AnyArray, Dim, Shape
 from qcompiler.ir.types import multiply_dims
 
@@ -112,8 +113,8 @@ def evaluate_size(node: NodeReader) -> Known:
 def evaluate_cast(node: NodeReader) -> Known:
     """Symbolic entries stay exact; every float type is float32."""
     array, to = node.array(0), node.attr_int("to", 0)
-    if to == TensorProto.STRING:
-        raise Unsupported("casts to strings")
+    if to not in BITS:
+        raise Unsupported(f"casts to {dtype_name(to)}")
     if array.dtype == _OBJECT:
         return node.known_result(array)
     dtype = helper.tensor_dtype_to_np_dtype(to)

@@ -14,11 +14,13 @@ from qcompiler.ir import AnyArray
 MAX_ELEMENTS = 2**31 - 1
 """Most elements of one tensor: beyond it a file is damaged or malicious."""
 
-_BITS: dict[int, int] = {
+BITS: dict[int, int] = {
     TensorProto.FLOAT: 32, TensorProto.UINT8: 8, TensorProto.INT8: 8, TensorProto.UINT16: 16, TensorProto.INT16: 16,
     TensorProto.INT32: 32, TensorProto.INT64: 64, TensorProto.BOOL: 8, TensorProto.FLOAT16: 16,
     TensorProto.DOUBLE: 64, TensorProto.UINT32: 32, TensorProto.UINT64: 64, TensorProto.BFLOAT16: 16,
 }  # fmt: skip
+"""Of an element of each dtype that constants may have."""
+
 _NARROWED_TO_FLOAT32 = (TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE)
 _TYPED_FIELD: dict[int, str] = {
     TensorProto.FLOAT: "float_data", TensorProto.INT64: "int64_data", TensorProto.DOUBLE: "double_data",
@@ -53,8 +55,10 @@ def decode(tensor: TensorProto, folder: Path | None, label: str) -> AnyArray:
         UnsupportedDType: strings, complex, 4-bit and 8-bit floats and the like.
     """
     name = f"{label}: tensor '{tensor.name}'" if tensor.name else label
-    if tensor.data_type not in _BITS:
+    if tensor.data_type not in BITS:
         raise UnsupportedDType(f"dtype {dtype_name(tensor.data_type)} is not supported for constants")
+    if tensor.HasField("segment"):
+        raise ModelError(f"{name} is a segment of a larger one, which no exporter writes; export the model again")
     shape = tuple(tensor.dims)
     if any(d < 0 for d in shape):
         raise ModelError(f"{name} declares the negative shape {list(shape)}; the file is damaged, export it again")
@@ -64,7 +68,7 @@ def decode(tensor: TensorProto, folder: Path | None, label: str) -> AnyArray:
             f"{name} declares the shape {list(shape)}: {elements} elements, more than the {MAX_ELEMENTS} of the "
             "largest tensor; the file is damaged, export it again"
         )
-    size = elements * _BITS[tensor.data_type] // 8
+    size = elements * BITS[tensor.data_type] // 8
     raw = None
     if tensor.data_location == TensorProto.EXTERNAL:
         raw = read_external(tensor, folder, size, name)

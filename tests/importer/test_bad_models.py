@@ -258,8 +258,33 @@ def test_a_large_tensor_whose_elements_the_checker_does_not_see(model):
         ModelError, match=r"tensor 'c' declares the shape \[10001\] of float, which is 40004 bytes, but"
     ):
         import_model(source)
+    for dims in ([-1, -10_001], [20_000], [2**62, 4]):  # nothing uses it
+        unused = model([node("Relu", "x", "y")], {"x": (2,)}, {"c": elements})
+        del unused.graph.initializer[0].dims[:]
+        unused.graph.initializer[0].dims.extend(dims)
+        with pytest.raises(ModelError, match=r"fails the ONNX checker: .*tensor name: c"):
+            import_model(unused)
     source.graph.initializer[0].float_data.append(1.0)
     with pytest.raises(ModelError, match=r"fails the ONNX checker: .*tensor name: c"):
+        import_model(source)
+
+
+@pytest.mark.parametrize("raw", [False, True])
+def test_a_segment_of_a_tensor(model, raw):
+    source = model([node("Add", "x c", "y")], {"x": (2,)}, {"c": np.ones(2, np.float32)})
+    constant = helper.make_tensor("c", TensorProto.FLOAT, [2], b"12345678" if raw else [1.0, 2.0], raw=raw)
+    constant.segment.end = 1
+    source.graph.initializer[0].CopyFrom(constant)
+    with pytest.raises(ModelError, match="tensor 'c' is a segment of a larger one"):
+        import_model(source)
+
+
+@pytest.mark.parametrize("to", [0, 77, TensorProto.STRING, TensorProto.COMPLEX64])
+def test_a_cast_of_a_constant_to_no_dtype_of_ours(model, to):
+    nodes = [node("Cast", "c", "d", to=TensorProto.FLOAT), node("Add", "x d", "y")]
+    source = model(nodes, {"x": (2,)}, {"c": np.ones(2, np.float32)})
+    source.graph.node[0].attribute[0].i = to
+    with pytest.raises(UnsupportedOpError, match="Cast 'd': casts to "):
         import_model(source)
 
 
