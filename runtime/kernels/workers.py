@@ -241,6 +241,7 @@ class _Team:
 
 def _start_anew_in_child() -> None:
     _Team.lock = threading.Lock()  # a thread that the child lacks may hold it
+    _Team.keep = False  # and would be the one to close a team that is kept
     team, _Team.kept = _Team.kept, None
     if team is not None:
         team.leave()
@@ -251,8 +252,15 @@ if hasattr(os, "register_at_fork"):
 
 
 def free_processors() -> int:
-    """Processors that this process may use and that nothing kept busy in the last minute, on average."""
-    return min(usable_processors(), math.ceil((os.cpu_count() or 1) - os.getloadavg()[0]))
+    """Processors that this process may use and that nothing kept busy in the last minute, on average.
+
+    One where that cannot be told, as in a container without /proc.
+    """
+    try:
+        load = os.getloadavg()[0]
+    except OSError:
+        return 1
+    return min(usable_processors(), math.ceil((os.cpu_count() or 1) - load))
 
 
 def _is_interpreter(path: str | None) -> bool:

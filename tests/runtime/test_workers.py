@@ -206,3 +206,19 @@ def test_processors_that_others_keep_busy_are_not_free(monkeypatch: pytest.Monke
         monkeypatch.setattr(os, "getloadavg", lambda load=load: (load, 0.0, 0.0))
         free.append(workers.free_processors())
     assert free == [4, 4, 3, 0, -24]
+
+
+def test_one_processor_is_free_where_that_cannot_be_told(monkeypatch: pytest.MonkeyPatch):
+    def refuse() -> None:
+        raise OSError("Load averages are unobtainable")
+
+    monkeypatch.setattr(os, "getloadavg", refuse)
+    assert workers.free_processors() == 1
+
+
+def test_the_child_of_a_fork_keeps_no_workers_of_its_own():
+    with kept_workers():
+        child = os.fork()
+        if child == 0:
+            os._exit(int(workers._Team.keep))
+        assert os.waitpid(child, 0)[1] == 0
