@@ -121,9 +121,11 @@ def _emit_gemm(lowering: Lowering, node: Node, clamp: Clamp) -> None:
     weight: AnyArray = np.asarray(node.operands[1].data)
     bias: AnyArray = np.asarray(node.operands[2].data) if len(node.operands) > 2 else np.zeros(1, np.float32)
     features, depth = weight.shape[0], weight.shape[1]
-    rows = math.prod(x.shape) // max(1, depth)
-    if rows == 0 or features == 0:
+    if math.prod(out.shape) == 0:
         return
+    if depth == 0:
+        raise lowering.unsupported(node, "its sums have no terms")
+    rows = math.prod(out.shape) // features
     chosen = isa.current()
     tile = float_tile_for(chosen)
     blocks = -(-features // tile.width)

@@ -220,3 +220,5 @@ def test_what_has_no_kernel_is_refused():
     x, weight = normal(8, (2, 4), (3, 4))
     with pytest.raises(UnsupportedOpError, match=r"'gemm' .*constants; use matmul"):
         compute(Gemm(), [x, weight])
+    with pytest.raises(UnsupportedOpError, match=r"'gemm' .*no terms"):
+        compute(Gemm(), [x[:, :0]], [weight[:, :0]])
