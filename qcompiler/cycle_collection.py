@@ -24,7 +24,8 @@ def rare_cycle_collection() -> Iterator[None]:
     """Raise the collector's first threshold; it is as before when no thread is inside any more."""
     with _State.lock:
         if _State.inside == 0:
-            _State.before = first, *others = gc.get_threshold()
+            _State.before = gc.get_threshold()
+            first, *others = _State.before
             gc.set_threshold(max(first, OBJECTS_BETWEEN_RUNS) if first else 0, *others)  # 0: it does not run at all
         _State.inside += 1
     try:

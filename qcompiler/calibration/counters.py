@@ -52,7 +52,8 @@ def _statistics(counter: AnyArray) -> Statistics:
     if highest == 0:
         return Statistics()
     minimum, maximum = _number(int((1 << 31) - 1 - lowest)), _number(int(highest - (1 << 31)))
-    # No bins but these are in use, and most of the others' pages do not exist.
+    # The ranges of bins that are in use: zeros, then for each sign from the least magnitude to the largest. Most pages
+    # of the others do not exist.
     least = int((1 << 32) - counter[:, 2].max()) >> 16 if counter[:, 2].any() else 0
     last_of_sign: dict[int, int] = {}
     for extreme in (minimum, maximum):

@@ -231,13 +231,14 @@ def _run_checker(model: ModelProto, label: str, folder: Path | None) -> None:
 def _without_elements(model: ModelProto) -> ModelProto:
     """A copy that has large initializers without elements, which would take longer to copy and parse than all else.
 
-    Their number is compared with the shape by `tensors.decode`, if they are used, and roughly here in any case.
+    It is those that nodes use: `tensors.decode` compares the number of their elements with their shape.
     """
+    used = {name for node in model.graph.node for name in node.input}
     light = ModelProto()
     _copy_fields(model, light, but="graph")
     _copy_fields(model.graph, light.graph, but="initializer")
     for tensor in model.graph.initializer:
-        if _is_large(tensor):
+        if tensor.name in used and _is_large(tensor):
             light.graph.initializer.add(name=tensor.name, data_type=tensor.data_type, dims=(0,), raw_data=b"")
         else:
             light.graph.initializer.append(tensor)
@@ -245,13 +246,9 @@ def _without_elements(model: ModelProto) -> ModelProto:
 
 
 def _is_large(tensor: TensorProto) -> bool:
-    """Whether it has many elements, all of them raw: one that is not what it says is left to the checker."""
-    if tensor.data_type not in BITS or min(tensor.dims, default=0) < 0:
-        return False
-    if not tensor.HasField("raw_data") or any(getattr(tensor, field) for field in _TYPED_FIELDS):
-        return False
-    elements = math.prod(map(int, tensor.dims))
-    return elements > _LARGE_TENSOR and int(tensor.ByteSize()) > elements * BITS[tensor.data_type] // 8
+    """Whether it says that it has many elements, and all of them raw."""
+    is_raw = tensor.HasField("raw_data") and not any(getattr(tensor, field) for field in _TYPED_FIELDS)
+    return is_raw and tensor.data_type in BITS and math.prod(tensor.dims) > _LARGE_TENSOR
 
 
 def _copy_fields(source: Message, target: Message, *, but: str) -> None:

@@ -51,6 +51,9 @@ class TileShape:
     pixels: int
 
 
+LEAST_UNIT_PIXELS = 2
+"""Fewest pixels that a matrix unit computes: one alone takes less time on vectors."""
+
 EPILOGUE_VECTORS = 8
 """Vectors of a matrix unit's sums that are rescaled together."""
 
@@ -119,8 +122,8 @@ class Primitive:
         return 4 // self.group
 
     def least_pixels(self, shape: TileShape) -> int:
-        """The fewest pixels that a tile of this shape is told to compute: on a matrix unit one alone takes longer."""
-        return shape.pixels if self.matrix_unit is None else 2
+        """The fewest pixels that a tile of this shape can be told to compute."""
+        return shape.pixels if self.matrix_unit is None else LEAST_UNIT_PIXELS
 
     @property
     def s32(self) -> ir.VectorType:

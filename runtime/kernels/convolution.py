@@ -103,7 +103,7 @@ def int_conv(operands: int, share: int, shares: int) -> None:  # noqa: C901, PLR
     register_bytes = 0
     while unit < last_unit:
         count = min(block_units, last_unit - unit)
-        if panels_bytes == 0:  # one part
+        if panels_bytes == 0:  # a block that is not collected is of one image
             count = min(count, image_units - unit % image_units)
         pixels = count * unit_pixels
         base, staged = stage, 0
@@ -165,17 +165,17 @@ def int_conv(operands: int, share: int, shares: int) -> None:  # noqa: C901, PLR
                     first, last = last, min(last + segment_pixels, pixels)
                     tile_out += out_unit_bytes
                 place, repeats, single, step = next_tiles(pixel - first, last - first, full, least)
-                done = pixel - first - place  # of those pixels
+                already_done = pixel - first - place  # of the first of these pixels
                 pixel = first + place
                 target, stride, residual_distance = tile_out + place * out_stride, out_stride, residual - out
-                copied = valid
-                if done and residual == out:  # their results have taken the residuals' place
-                    copied = valid or width
-                if copied:
+                copied_bytes = valid
+                if already_done and residual == out:  # their results have taken the residuals' place
+                    copied_bytes = valid or width
+                if copied_bytes:
                     if residual:
                         for m in range(step):
                             own = target + residual_distance + m * out_stride
-                            copy_bytes(partial + PARTIAL_RESIDUALS + m * width, own, copied)
+                            copy_bytes(partial + PARTIAL_RESIDUALS + m * width, own, copied_bytes)
                     repeats, target, stride, residual_distance = 1, partial, width, PARTIAL_RESIDUALS
                 matrix_tiles(
                     variant + single,
@@ -195,9 +195,9 @@ def int_conv(operands: int, share: int, shares: int) -> None:  # noqa: C901, PLR
                     residual_distance,
                     operands + _PARAMETERS_OFFSET,
                 )
-                if copied:
-                    for m in range(done, step):
-                        copy_bytes(tile_out + (place + m) * out_stride, partial + m * width, copied)
+                if copied_bytes:
+                    for m in range(already_done, step):
+                        copy_bytes(tile_out + (place + m) * out_stride, partial + m * width, copied_bytes)
                 pixel += repeats * step
         unit += count
     end_tiles()

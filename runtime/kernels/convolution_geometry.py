@@ -9,18 +9,17 @@ import numpy as np
 
 from qcompiler.ir.types import AnyArray
 from qcompiler.runtime.codegen.matrix_unit import ROW_BYTES, ROWS
+from qcompiler.runtime.codegen.primitives import LEAST_UNIT_PIXELS
 from qcompiler.runtime.kernels.convolution import IN_PLACE, PADDED_ROWS, PIXELS, SAMPLED_ROWS
 from qcompiler.runtime.kernels.kernel_plan import STAGE_BYTES
 from qcompiler.runtime.kernels.packing import S64, aligned
-from qcompiler.runtime.kernels.tile_choice import collected_pixels
+from qcompiler.runtime.kernels.tile_choice import LARGEST_BLOCK_PIXELS, collected_pixels
 
 if TYPE_CHECKING:
     from qcompiler.runtime.kernels.convolution_plan import PackedConv
 
 BLOCK_PIXELS = 96  # a multiple of the usual tiles' pixels
-LARGEST_BLOCK_PIXELS = 480
 COLLECTED_STAGE_BYTES = 256 * 1024  # that are read once, to be collected
-LEAST_ROWS = 2  # of a register of pixels: with fewer, a tile could not have `Primitive.least_pixels`
 _FEW_ROWS = 7  # with fewer it is faster to gather the pixels of several image rows
 
 
@@ -120,10 +119,11 @@ class Geometry:
         """Units of a block, of one image unless they are collected: then whole images if several have room."""
         if not self.conv.choice.collected:
             return self.staged_units
-        most = max(1, min(collected_pixels(self.conv.steps), LARGEST_BLOCK_PIXELS) // self.unit_pixels)
+        most = max(1, collected_pixels(self.conv.steps) // self.unit_pixels)
         whole = self.image_units if most >= self.image_units else 1
         parts = self.units // whole
-        return -(-parts // -(-parts // (most // whole))) * whole
+        blocks = math.ceil(parts / (most // whole))
+        return math.ceil(parts / blocks) * whole
 
     @cached_property
     def staged_units(self) -> int:
@@ -148,7 +148,7 @@ class Geometry:
         if at_one_distance or self.conv.choice.collected:
             pixels = self.block_units * width
             tiles = -(-pixels // (registers * ROWS))
-            return max(LEAST_ROWS, -(-pixels // (registers * tiles)))
+            return max(LEAST_UNIT_PIXELS, -(-pixels // (registers * tiles)))
         divisors = [rows for rows in range(_FEW_ROWS, ROWS + 1) if width % rows == 0]
         return max(divisors, default=ROWS)
 

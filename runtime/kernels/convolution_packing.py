@@ -67,7 +67,7 @@ def pack_conv(layer: ConvLayer, isa: str, *, pixels: int = 0, blocks: tuple[int,
     cout, per_group, kh, kw = weight.shape
     merged = group == 1 and (layer.dilations[1] == 1 or kw == 1)  # neighbouring columns are neighbouring bytes
     runs = kh if merged else kh * kw
-    flat = np.ascontiguousarray(weight.transpose(0, 2, 3, 1)).reshape(cout, runs, -1)
+    flat = weight.transpose(0, 2, 3, 1).reshape(cout, runs, -1)
     sections = group * math.prod(blocks)  # of the output channels; no tile has channels of two
     p = primitive_named(isa)
     pair_sum = None

@@ -15,13 +15,13 @@ import numpy as np
 from qcompiler.ir.ops import IntMatMul
 from qcompiler.ir.types import AnyArray, DType
 from qcompiler.runtime.codegen.matrix_unit import REGISTER_BYTES, ROWS
-from qcompiler.runtime.codegen.primitives import Primitive, primitive_named
+from qcompiler.runtime.codegen.primitives import LEAST_UNIT_PIXELS, Primitive, primitive_named
 from qcompiler.runtime.kernels.convolution import PARTIAL_BYTES
-from qcompiler.runtime.kernels.convolution_geometry import BLOCK_PIXELS, LARGEST_BLOCK_PIXELS, LEAST_ROWS
+from qcompiler.runtime.kernels.convolution_geometry import BLOCK_PIXELS
 from qcompiler.runtime.kernels.convolution_packing import register_bytes, tiles_of
 from qcompiler.runtime.kernels.kernel_plan import MACS_PER_NS, SHARE_NS, STAGE_BYTES, KernelPlan
 from qcompiler.runtime.kernels.packing import Bytes, Requantization, aligned, make_epilogue, round_up
-from qcompiler.runtime.kernels.tile_choice import choose_tiles
+from qcompiler.runtime.kernels.tile_choice import LARGEST_BLOCK_PIXELS, choose_tiles
 
 _PACK_NS, _ELEMENT_NS = 0.05, 1.0  # an element of b, in vectors and one by one
 _RESULT_NS = 0.15
@@ -206,7 +206,7 @@ class _Product:
         register_rows = ROWS
         if p.matrix_unit is not None:
             registers = p.tiles[self.widest].pixels // ROWS
-            register_rows = max(LEAST_ROWS, -(-block // (registers * -(-block // (registers * ROWS)))))
+            register_rows = max(LEAST_UNIT_PIXELS, -(-block // (registers * -(-block // (registers * ROWS)))))
             entries[:, 1] = entries[:, 1] // ROWS * register_rows
         step = self.pitch if self.staged else self.a.steps[-2]
         epilogue = make_epilogue(

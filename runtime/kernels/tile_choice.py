@@ -26,6 +26,9 @@ _EPILOGUE_CYCLES = {4: 6.5, 2: 7.8, 1: 9.5}
 _MEMORY_CYCLES = ROWS * ROW_BYTES / 8
 """Cycles to read a register of weights from memory."""
 
+LARGEST_BLOCK_PIXELS = 480
+"""Whatever a pixel takes."""
+
 COLLECTED_BYTES = 2**20
 """Of a block's collected activations: they and the weights of a tile are to stay in the L2 cache."""
 
@@ -48,7 +51,7 @@ class TileChoice:
 
 def collected_pixels(steps: int) -> int:
     """Most pixels whose activations are collected together, so many steps of each: at least one tile."""
-    return max(len(SUMS) * ROWS, COLLECTED_BYTES // (steps * ROW_BYTES))
+    return min(LARGEST_BLOCK_PIXELS, max(len(SUMS) * ROWS, COLLECTED_BYTES // (steps * ROW_BYTES)))
 
 
 def choose_tiles(p: Primitive, *, channels: int, activations: int, pixels: int, sections: int = 1) -> TileChoice:
@@ -58,8 +61,8 @@ def choose_tiles(p: Primitive, *, channels: int, activations: int, pixels: int, 
         p: the primitive.
         channels: of the result, in one section.
         activations: products of one result.
-        pixels: of the result that a pass over the weights can compute where activations are not collected: those of
-            one image unless the layer is 1x1; 0 if unknown, which counts as many.
+        pixels: of the result that a pass over the weights can compute, those of one image unless the layer is 1x1; 0
+            if unknown, which counts as many. That collected activations may be those of several images is left out.
         sections: groups, or places in blocks of pixels; with more than one, activations are not collected.
     """
     if p.matrix_unit is None:
