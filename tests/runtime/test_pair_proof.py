@@ -18,7 +18,7 @@ from qcompiler.runtime.kernels.packing import S8, S32
 from qcompiler.runtime.kernels.pair_proof import largest_pair_sum
 from tests.runtime.assembly import ARM, X86, assembly_of
 from tests.runtime.primitives_under_test import PRIMITIVES
-from tests.runtime.test_convolution_kernels import Layer, execute, expected, facts_of, layers, random_operands
+from tests.runtime.random_layers import Layer, execute, expected, facts_of, layers, random_operands
 
 NARROW = [name for name in PRIMITIVES if primitive_named(name).narrow is not None]
 
