@@ -367,10 +367,6 @@ class PlanCache:
         plan = self._known(tuple([array.shape for array in arrays]))
         return plan if plan is not None and plan.takes(arrays) else None
 
-    def run(self, inputs: Sequence[AnyArray], lane: int = 0) -> list[AnyArray]:
-        """Run on arrays of any shapes that `build` accepts; see `Plan.run`."""
-        return self.plan_for(tuple(array.shape for array in inputs)).run(inputs, lane)
-
     def renew_locks(self) -> None:
         """Forget who holds the locks: in a forked child, a thread that held one does not exist."""
         self._build_lock = threading.Lock()

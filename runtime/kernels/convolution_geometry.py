@@ -127,7 +127,7 @@ class Geometry:
 
     @cached_property
     def staged_units(self) -> int:
-        """Units of one image that are staged at a time."""
+        """Units of one image that are staged at a time; all of a block's where nothing is collected."""
         collected = self.conv.choice.collected
         largest = self.block_units if collected else max(1, LARGEST_BLOCK_PIXELS // self.unit_pixels)
         if self.staging != IN_PLACE:

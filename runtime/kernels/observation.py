@@ -6,7 +6,7 @@ of a call adds to a row of its own:
 - words 0 and 1: the largest of 2^31 + key and of 2^31 - 1 - key, the key being the integer that orders float32 numbers
   as their values are ordered (0 where nothing has been counted: the lowest key is that of a NaN);
 - word 2: 2^32 less the least bit pattern of a magnitude other than zero (0 where there is none): no bins below it are
-  in use but that of zeros, and reading such a page for the first time takes as long as counting a thousand elements;
+  in use but that of zeros, and reading the pages of those for the first time would take long;
 - from `BINS_AT` on, after four words that are zeros between calls: elements, those that
   `qcompiler.runtime.sampled_elements` chooses, by the upper 16 bits of their bit pattern.
 

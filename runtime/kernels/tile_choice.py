@@ -27,7 +27,7 @@ _MEMORY_CYCLES = ROWS * ROW_BYTES / 8
 """Cycles to read a register of weights from memory."""
 
 LARGEST_BLOCK_PIXELS = 480
-"""Whatever a pixel takes."""
+"""Most pixels of a block, however few bytes they take."""
 
 COLLECTED_BYTES = 2**20
 """Of a block's collected activations: they and the weights of a tile are to stay in the L2 cache."""

@@ -24,6 +24,11 @@ from qcompiler.runtime.program_builder import ProgramBuilder
 Bytes = npt.NDArray[np.uint8]
 
 
+def run_planned(plans: PlanCache, inputs: list[Bytes]) -> list[AnyArray]:
+    """Run the plan for arrays of these shapes, made if need be."""
+    return plans.plan_for(tuple(array.shape for array in inputs)).run(inputs)
+
+
 @kernel("test_mix", words=("a", "b", "out", "count", "factor"))
 def mix(operands: int, share: int, shares: int) -> None:
     """out = a * factor + b, modulo 256."""
@@ -201,19 +206,19 @@ def test_a_child_forked_while_another_thread_makes_a_plan():
         return program
 
     plans = PlanCache(build, 2)
-    builder = threading.Thread(target=plans.run, args=([x, y],))
+    builder = threading.Thread(target=run_planned, args=(plans, [x, y]))
     builder.start()
     building.wait(20)
 
     def check() -> bool:
         signal.alarm(20)  # ends a child that waits for the lock of a thread that is not there
         forked.set()
-        return np.array_equal(plans.run([x, y])[0], expected)
+        return np.array_equal(run_planned(plans, [x, y])[0], expected)
 
     assert run_in_child(check)
     forked.set()
     builder.join()
-    assert np.array_equal(plans.run([x, y])[0], expected)
+    assert np.array_equal(run_planned(plans, [x, y])[0], expected)
 
 
 def test_results_belong_to_the_caller():
@@ -386,7 +391,7 @@ def test_a_plan_for_each_shape():
     plans = PlanCache(build, max_plans=2)
     for rows in (1, 2, 1, 7, 1, 2):
         data = np.arange(rows * 5, dtype=np.uint8).reshape(rows, 5)
-        (result,) = plans.run([data])
+        (result,) = run_planned(plans, [data])
         assert np.array_equal(result, widened(data))
     # 2 was used before 1 when 7 came, so it was dropped.
     assert built == [((1, 5),), ((2, 5),), ((7, 5),), ((2, 5),)]
@@ -396,7 +401,7 @@ def test_a_plan_for_each_shape():
 def test_plans_are_bounded_in_bytes():
     plans = PlanCache(widening, max_plans=100, max_bytes=3 * 4096)
     for rows in range(1, 9):
-        plans.run([np.zeros((rows, 1024), np.uint8)])
+        run_planned(plans, [np.zeros((rows, 1024), np.uint8)])
         held = [p.arena_bytes for p in plans._plans.values()]
         assert sum(held) <= 3 * 4096 or len(held) == 1
     assert held == [8 * 4096]
@@ -410,8 +415,8 @@ def test_a_failing_build_leaves_the_cache_usable():
 
     plans = PlanCache(build)
     with pytest.raises(UsageError, match="no batch of 3"):
-        plans.run([np.zeros((3, 2), np.uint8)])
-    (result,) = plans.run([np.ones((2, 2), np.uint8)])
+        run_planned(plans, [np.zeros((3, 2), np.uint8)])
+    (result,) = run_planned(plans, [np.ones((2, 2), np.uint8)])
     assert np.array_equal(result, widened(np.ones((2, 2), np.uint8)))
 
 
@@ -426,12 +431,12 @@ def test_known_shapes_do_not_wait_for_a_plan_in_the_making():
 
     plans = PlanCache(build)
     known, new = np.ones((1, 4), np.uint8), np.ones((2, 4), np.uint8)
-    plans.run([known])
+    run_planned(plans, [known])
     results: list[AnyArray] = []
-    builder = threading.Thread(target=lambda: results.extend(plans.run([new])))
+    builder = threading.Thread(target=lambda: results.extend(run_planned(plans, [new])))
     builder.start()
     assert building.wait(20)
-    assert np.array_equal(plans.run([known])[0], widened(known))
+    assert np.array_equal(run_planned(plans, [known])[0], widened(known))
     used.set()
     builder.join()
     assert np.array_equal(results[0], widened(new))
@@ -439,8 +444,8 @@ def test_known_shapes_do_not_wait_for_a_plan_in_the_making():
 
 def test_dropped_plans_are_freed():
     plans = PlanCache(widening, max_plans=1)
-    plans.run([np.zeros((1, 4), np.uint8)])
+    run_planned(plans, [np.zeros((1, 4), np.uint8)])
     first = weakref.ref(plans.plan_for(((1, 4),)))
-    plans.run([np.zeros((2, 4), np.uint8)])
+    run_planned(plans, [np.zeros((2, 4), np.uint8)])
     gc.collect()
     assert first() is None
